@@ -1,0 +1,140 @@
+"""Every size and rate in one place: presets, the training configuration, and where results live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+PROTOCOLS = {
+    # protocol: (split by, degradation border). See the chapter "From scene to tiles".
+    "blind": ("scene", "scene"),
+    "as-released": ("tile", "zero"),
+}
+RECIPES = ("warm", "published")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes of one complete run of the book; times are for two CPU cores."""
+
+    name: str
+    scenes: int  # simulated scenes; four are the least that fill the four roles
+    size: tuple[int, int]  # rows, columns of a simulated scene
+    tile: int  # HR pixels; 128 is the published size
+    crop: int  # HR pixels per training crop; 64 is the least that ESA in SNLSR accepts
+    batch: int  # tiles in an optimisation step, as published
+    steps: int  # optimisation steps of the networks that learn super-resolution
+    frozen_steps: int  # steps of `snlsr-frozen`: it stays at bicubic however long it trains
+    warmup_steps: int  # unmixing-only steps of recipe `warm`
+    log_every: int  # steps between two rows of history.csv
+    tsne_pixels: int  # pixels per domain in the t-SNE figure
+
+
+PRESETS = {
+    "smoke": Preset("smoke", 4, (128, 64), 64, 64, 2, 12, 4, 12, 4, 150),
+    "demo": Preset("demo", 6, (512, 256), 128, 64, 4, 1500, 60, 800, 50, 1000),
+    # 100 epochs of 225 batches: the number of epochs is not published, 100 is our choice.
+    "paper": Preset("paper", 6, (5809, 620), 128, 128, 4, 22_500, 22_500, 1_200, 225, 2000),
+}
+
+
+def preset(name: str) -> Preset:
+    """Return the preset called `name`; raises `ValueError` naming the choices."""
+    if name not in PRESETS:
+        raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """What one training run needs besides tiles; `--set key=value` overrides a field."""
+
+    steps: int
+    warmup_steps: int
+    crop: int
+    batch: int
+    log_every: int
+    lr: float = 1e-3
+    lr_min: float = 1e-4  # floor of the cosine
+    lr_warmup: float = 3e-3  # unmixing alone is well conditioned and takes a higher rate
+    restarts: int = 4  # cosine cycles: T0 = epochs / 4
+    reversal: float = 0.01  # lambda of the gradient reversal
+    skip: bool = True  # add the bicubic enlargement to the output
+    checkpoint_every: int = 100  # steps between two writings of last.ckpt
+
+
+def training_config(
+    preset_name: str, model: str, recipe: str, overrides: dict[str, object] | None = None
+) -> TrainingConfig:
+    """Return the configuration of a run.
+
+    Parameters
+    ----------
+    preset_name, model, recipe : str
+        Sizes, the network, and `published` (as in the paper) or `warm` (with unmixing warm-up).
+    overrides : dict, optional
+        Field name to value; a value is converted to the field's type.
+
+    Raises
+    ------
+    ValueError
+        On an unknown preset, recipe or field, or a value of another type.
+    """
+    sizes = preset(preset_name)
+    if recipe not in RECIPES:
+        raise ValueError(f"unknown recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
+    warm = recipe == "warm"
+    config = TrainingConfig(
+        steps=sizes.frozen_steps if model == "snlsr-frozen" else sizes.steps,
+        warmup_steps=sizes.warmup_steps if warm else 0,
+        crop=sizes.crop,
+        batch=sizes.batch,
+        log_every=sizes.log_every,
+        restarts=1 if warm else 4,
+    )
+    values = dict(vars(config))
+    for key, value in (overrides or {}).items():
+        if key not in values:
+            raise ValueError(f"no setting {key!r}: choose one of {', '.join(values)}")
+        kind = type(values[key])
+        if not isinstance(value, (int, float)) or (kind is not float and type(value) is not kind):
+            raise ValueError(f"setting {key} needs a value of type {kind.__name__}, not {value!r}")
+        values[key] = kind(value)
+    return TrainingConfig(**values)
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Where the workflow keeps what it makes for one preset and dataset."""
+
+    preset: str = "demo"
+    dataset: str = "simulated"  # or "real": ENVI scenes of the reader
+    base: Path = Path(__file__).resolve().parents[1] / "data"
+
+    @property
+    def root(self) -> Path:
+        """Folder of all generated files of this preset and dataset."""
+        return self.base / f"{self.dataset}-{self.preset}"
+
+    @property
+    def scenes(self) -> Path:
+        """Folder of ENVI radiance scenes."""
+        return self.root / "scenes"
+
+    def tiles(self, border: str = "scene") -> Path:
+        """Folder of the tile stores degraded with `border`."""
+        return self.root / f"tiles-{border}"
+
+    def split(self, by: str = "scene") -> Path:
+        """File of the split of tiles into roles."""
+        return self.root / f"split-{by}.json"
+
+    def run(
+        self, model: str, protocol: str = "blind", recipe: str = "warm", seed: int = 0
+    ) -> Path:
+        """Folder of one training run."""
+        return self.root / "runs" / f"{model}-{protocol}-{recipe}-s{seed}"
+
+    def metrics(self, protocol: str = "blind") -> Path:
+        """CSV file of all test metrics of `protocol`."""
+        return self.root / f"metrics-{protocol}.csv"
