@@ -1,0 +1,48 @@
+"""The networks, and the registry that names them with the way they are trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from asnlsr.models.adversarial import ASNLSR
+from asnlsr.models.bicubic import Bicubic
+from asnlsr.models.output import SuperResolution
+from asnlsr.models.snlsr import SNLSR
+
+__all__ = ["MODELS", "ModelSpec", "SuperResolution", "build", "spec"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A row of the results table: a network and what its training may see."""
+
+    network: Callable[..., nn.Module]
+    label: str
+    unmixes: bool = True  # has an encoder and endmembers
+    frozen: bool = False  # encoder and endmembers stay at their random initialisation
+    target: bool = False  # low-resolution tiles of the target domain enter the training
+    settings: tuple[str, ...] = ("skip",)  # fields of TrainingConfig that the network takes
+
+
+MODELS = {
+    "bicubic": ModelSpec(Bicubic, "bicubic", unmixes=False, settings=()),
+    "snlsr-frozen": ModelSpec(SNLSR, "SNLSR, frozen encoder", frozen=True),
+    "snlsr": ModelSpec(SNLSR, "SNLSR, source only"),
+    "snlsr-unmix": ModelSpec(SNLSR, "SNLSR + target unmixing", target=True),
+    "asnlsr": ModelSpec(ASNLSR, "A-SNLSR", target=True, settings=("skip", "reversal")),
+}
+
+
+def spec(name: str) -> ModelSpec:
+    """Return the entry of the registry; raises `ValueError` naming the choices."""
+    if name not in MODELS:
+        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def build(name: str, bands: int = 30, scale: int = 4, **settings: object) -> nn.Module:
+    """Build a network of the registry with fresh weights from torch's global generator."""
+    return spec(name).network(bands=bands, scale=scale, **settings)

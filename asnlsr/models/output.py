@@ -1,0 +1,35 @@
+"""The one output contract of all networks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+@dataclass
+class SuperResolution:
+    """What a network returns; fields that it does not have are None.
+
+    Attributes
+    ----------
+    sr : Tensor, (B', C, r h, r w)
+        Super-resolved normalised log radiance. B' is B, or fewer if only some were asked for.
+    reconstruction : Tensor, (B, C, h, w)
+        The input rebuilt from its abundances.
+    abundances : Tensor, (B, K, h, w)
+        Non-negative, summing to 1 over the K materials.
+    domain_logits : Tensor, (B, 2)
+        Class 0 is the source domain, class 1 the target domain.
+    """
+
+    sr: Tensor
+    reconstruction: Tensor | None = None
+    abundances: Tensor | None = None
+    domain_logits: Tensor | None = None
+
+
+def enlarge(x: Tensor, scale: int) -> Tensor:
+    """Bicubic enlargement (a = -0.75) of (B, C, h, w) to (B, C, scale h, scale w)."""
+    return F.interpolate(x, scale_factor=scale, mode="bicubic", align_corners=False)

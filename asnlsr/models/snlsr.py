@@ -1,0 +1,167 @@
+"""SNLSR: unmix, super-resolve the abundances, mix again (Hu et al. 2024)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from asnlsr.models.output import SuperResolution, enlarge
+from asnlsr.models.sanl import SANL
+
+
+class CBAM(nn.Module):
+    """Channel gate, then pixel gate (Woo et al. 2018), reduction 4."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, channels // 4, bias=False),
+            nn.ReLU(),
+            nn.Linear(channels // 4, channels, bias=False),
+        )
+        self.conv = nn.Conv2d(2, 1, 7, padding=3, padding_mode="reflect", bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3)))
+        x = x * torch.sigmoid(pooled)[:, :, None, None]
+        pixel = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)  # (B, 2, h, w)
+        return x * torch.sigmoid(self.conv(pixel))
+
+
+class UnmixingEncoder(nn.Module):
+    """Spectra (B, C, h, w) to abundances (B, K, h, w)."""
+
+    def __init__(self, bands: int, materials: int) -> None:
+        super().__init__()
+        widths = (bands, 128, 64, 32)
+        layers: list[nn.Module] = []
+        for n_in, n_out in zip(widths, widths[1:], strict=False):
+            layers += [nn.Conv2d(n_in, n_out, 3, padding=1), CBAM(n_out), nn.Tanh()]
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], materials, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # ReLU before the softmax is the release's: where it dies, abundances stay uniform.
+        return F.relu(self.layers(x)).softmax(1)
+
+
+class ESA(nn.Module):
+    """Enhanced spatial attention (Liu et al. 2020): a gate computed at low resolution."""
+
+    def __init__(self, channels: int = 64, inner: int = 16) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, inner, 1)
+        self.bypass = nn.Conv2d(inner, inner, 1)
+        self.stride = nn.Conv2d(inner, inner, 3, stride=2)  # no padding: needs h, w >= 15
+        self.refine = nn.Sequential(
+            nn.Conv2d(inner, inner, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(inner, inner, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(inner, inner, 3, padding=1),
+        )
+        self.expand = nn.Conv2d(inner, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        c = self.reduce(x)
+        d = self.refine(F.max_pool2d(self.stride(c), 7, stride=3))
+        d = F.interpolate(d, size=x.shape[2:], mode="bilinear", align_corners=False)
+        return x * torch.sigmoid(self.expand(d + self.bypass(c)))
+
+
+class SpatialSpectral(nn.Module):
+    """Module S: x + conv1(SANL(x) - x) + depthwise conv3(ESA(x) - x), 64 channels out."""
+
+    def __init__(self, inputs: int, channels: int = 64) -> None:
+        super().__init__()
+        self.bottleneck = nn.Conv2d(inputs, channels, 1) if inputs > channels else nn.Identity()
+        self.esa = ESA(channels)
+        self.sanl = SANL(channels)
+        self.point = nn.Conv2d(channels, channels, 1)
+        self.depth = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bottleneck(x)
+        return x + self.point(self.sanl(x) - x) + self.depth(self.esa(x) - x)
+
+
+class Stage(nn.Module):
+    """Three densely connected S modules and a x2 pixel shuffle: (B, 64, h, w) to (B, 64, 2h, 2w)."""
+
+    def __init__(self, channels: int = 64) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(SpatialSpectral(channels * n) for n in (1, 2, 3))
+        self.fuse = nn.Conv2d(4 * channels, channels, 1)
+        self.up = nn.Conv2d(channels, 4 * channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            # block(x) sees all earlier outputs: 64, 128, then 192 channels; 256 at the end
+            x = torch.cat([x, block(x)], 1)
+        return F.pixel_shuffle(self.up(self.fuse(x)), 2)
+
+
+class AbundanceSR(nn.Module):
+    """Network J: abundances (B, K, h, w) to the materials' shares of the detail (B, K, r h, r w)."""
+
+    def __init__(self, materials: int, scale: int, channels: int = 64) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(materials, channels, 3, padding=1)
+        self.stages = nn.Sequential(*(Stage(channels) for _ in range(int(math.log2(scale)))))
+        self.tail = nn.Conv2d(channels, materials, 3, padding=1)
+
+    def forward(self, abundances: Tensor) -> Tensor:
+        return self.tail(self.stages(self.head(abundances)))  # type: ignore[no-any-return]
+
+
+class SNLSR(nn.Module):
+    """Super-resolution through unmixing.
+
+    Parameters
+    ----------
+    bands : int
+        C, bands of the input.
+    scale : int
+        r, a power of two.
+    materials : int
+        K, number of endmembers.
+    skip : bool
+        Add the bicubic enlargement of the input to the output.
+
+    Raises
+    ------
+    ValueError
+        If `scale` is not 2, 4 or 8.
+
+    References
+    ----------
+    Hu et al. 2024, IEEE TIP 33, "Exploring the spectral prior for hyperspectral image
+    super-resolution".
+    """
+
+    def __init__(
+        self, bands: int = 30, scale: int = 4, materials: int = 16, skip: bool = True
+    ) -> None:
+        super().__init__()
+        if scale not in (2, 4, 8):
+            raise ValueError(f"scale {scale} is not supported: use 2, 4 or 8")
+        self.scale, self.skip = scale, skip
+        self.encoder = UnmixingEncoder(bands, materials)
+        self.decoder = nn.Conv2d(materials, bands, 1, bias=False)  # its weight: the endmembers
+        self.sr = AbundanceSR(materials, scale)
+
+    def super_resolve(self, x: Tensor, abundances: Tensor) -> Tensor:
+        """Mix the super-resolved abundances and add the skip: (B, C, r h, r w)."""
+        detail: Tensor = self.decoder(self.sr(abundances))
+        return detail + enlarge(x, self.scale) if self.skip else detail
+
+    def forward(self, x: Tensor, n_sr: int | None = None) -> SuperResolution:
+        """Unmix all of x (B, C, h, w); super-resolve the first `n_sr` (default: all)."""
+        abundances = self.encoder(x)
+        return SuperResolution(
+            sr=self.super_resolve(x[:n_sr], abundances[:n_sr]),
+            reconstruction=self.decoder(abundances),
+            abundances=abundances,
+        )
