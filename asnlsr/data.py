@@ -1,0 +1,191 @@
+"""From tile stores to training batches: scaling, roles, crops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from asnlsr.config import TrainingConfig
+from asnlsr.splits import read_split
+from asnlsr.tiles import open_tiles, tile_ids
+
+FLOOR, TOP = 1e-4, 2.0  # radiance, W m-2 sr-1 nm-1, that becomes z = 0 and z = 1
+_SPAN = float(np.log(TOP) - np.log(FLOOR))
+
+Array = TypeVar("Array", Tensor, NDArray[np.float32])
+
+
+def log_scale(radiance: Array) -> Array:
+    """Return z = (ln max(x, 1e-4) - ln 1e-4) / (ln 2 - ln 1e-4) of radiance of any shape."""
+    if isinstance(radiance, Tensor):
+        return (radiance.clamp(min=FLOOR).log() - float(np.log(FLOOR))) / _SPAN
+    return ((np.log(np.maximum(radiance, FLOOR)) - np.log(FLOOR)) / _SPAN).astype(np.float32)
+
+
+def unscale(z: Array) -> Array:
+    """Return the radiance of z, the inverse of `log_scale` above its floor."""
+    if isinstance(z, Tensor):
+        return (z * _SPAN + float(np.log(FLOOR))).exp()
+    return np.exp(z * _SPAN + np.log(FLOOR)).astype(np.float32)
+
+
+def select(tiles: Path, domain: str, ids: list[str]) -> xr.Dataset:
+    """Open the tiles `ids` of a domain, lazily and in this order."""
+    store = open_tiles(tiles, domain)
+    position = {name: n for n, name in enumerate(tile_ids(store))}
+    return store.isel(tile=[position[name] for name in ids])
+
+
+def load_z(store: xr.Dataset, field: str) -> Tensor:
+    """Read `hr`, `lr` or `lr_x2` of all tiles as normalised log radiance (n, C, h, w)."""
+    return torch.from_numpy(log_scale(store[field].to_numpy()))
+
+
+class TrainingBatches(Dataset[dict[str, Tensor]]):
+    """Batch number `step` of a run, a pure function of the seed and the step.
+
+    So a resumed run sees what the unbroken one would have seen, and two models with the same
+    seed see the same crops. Source tiles come first; `hr` holds those only.
+
+    Parameters
+    ----------
+    source_lr, source_hr : Tensor, (n, C, h, w) and (n, C, r h, r w)
+    target_lr : Tensor or None, (m, C, h, w)
+        Low resolution only: this class never holds a target high-resolution value.
+    mixed : bool
+        As published: a batch is drawn from the union of both domains. Otherwise every batch has
+        `config.batch` tiles of each, so that a network sees as many source tiles with the
+        target as without.
+    """
+
+    def __init__(
+        self,
+        source_lr: Tensor,
+        source_hr: Tensor,
+        target_lr: Tensor | None,
+        config: TrainingConfig,
+        seed: int,
+        mixed: bool,
+    ) -> None:
+        self.source_lr, self.source_hr, self.target_lr = source_lr, source_hr, target_lr
+        self.config, self.seed, self.mixed = config, seed, mixed
+        self.scale = source_hr.shape[-1] // source_lr.shape[-1]
+
+    def _draw(self, stream: int, n: int, step: int) -> list[int]:
+        """Return the tiles of batch `step` in an endless row of shuffled passes over n tiles."""
+        places = range(step * self.config.batch, (step + 1) * self.config.batch)
+        orders = {
+            epoch: np.random.default_rng([self.seed, stream, epoch]).permutation(n)
+            for epoch in {place // n for place in places}
+        }
+        return [int(orders[place // n][place % n]) for place in places]
+
+    def _choose(self, step: int) -> tuple[list[int], list[int]]:
+        n_source = len(self.source_lr)
+        if self.target_lr is None:
+            return self._draw(0, n_source, step), []
+        if not self.mixed:
+            return self._draw(0, n_source, step), self._draw(1, len(self.target_lr), step)
+        drawn = self._draw(2, n_source + len(self.target_lr), step)
+        return [i for i in drawn if i < n_source], [i - n_source for i in drawn if i >= n_source]
+
+    def __len__(self) -> int:
+        return self.config.steps + self.config.warmup_steps
+
+    def __getitem__(self, step: int) -> dict[str, Tensor]:
+        """Return `lr` (B, C, h, w), `hr` (B_source, C, r h, r w), `domain` (B,)."""
+        source, target = self._choose(step)
+        rng = np.random.default_rng([self.seed, 3, step])
+        side = self.config.crop // self.scale
+        lr, hr = [], []
+        for i in source:
+            row, col = _corner(rng, self.source_lr, side)
+            lr.append(self.source_lr[i, :, row : row + side, col : col + side])
+            row, col, size = row * self.scale, col * self.scale, side * self.scale
+            hr.append(self.source_hr[i, :, row : row + size, col : col + size])
+        for i in target:
+            assert self.target_lr is not None
+            row, col = _corner(rng, self.target_lr, side)
+            lr.append(self.target_lr[i, :, row : row + side, col : col + side])
+        return {
+            "lr": torch.stack(lr),
+            "hr": torch.stack(hr) if hr else self.source_hr[:0],
+            "domain": torch.tensor([0] * len(source) + [1] * len(target)),
+        }
+
+
+def _corner(rng: np.random.Generator, images: Tensor, side: int) -> tuple[int, int]:
+    rows, cols = images.shape[-2:]
+    return int(rng.integers(rows - side + 1)), int(rng.integers(cols - side + 1))
+
+
+class TileDataModule(LightningDataModule):
+    """Training batches and validation tiles of one run.
+
+    Parameters
+    ----------
+    tiles : Path
+        Folder of the two tile stores.
+    split : Path
+        JSON file of roles.
+    config : TrainingConfig
+    protocol : str
+        `blind` validates on source tiles; `as-released` on target tiles, with target truth.
+    target : bool
+        Whether low-resolution target tiles enter the training.
+
+    Raises
+    ------
+    ValueError
+        If a crop is larger than a tile, or the split names absent tiles.
+    """
+
+    def __init__(
+        self,
+        tiles: Path,
+        split: Path,
+        config: TrainingConfig,
+        seed: int,
+        protocol: str,
+        target: bool,
+        mixed: bool,
+    ) -> None:
+        super().__init__()
+        roles = read_split(split, tiles)
+        source = select(tiles, "swir1", roles["source_train"])
+        val = select(tiles, "swir1" if protocol == "blind" else "swir2", roles["val"])
+        if config.crop > source.sizes["y"]:
+            raise ValueError(
+                f"crop {config.crop} is larger than the tiles of {tiles} ({source.sizes['y']}): "
+                f"set crop={source.sizes['y']} or prepare larger tiles"
+            )
+        self.config = config
+        self.batches = TrainingBatches(
+            load_z(source, "lr"),
+            load_z(source, "hr"),
+            load_z(select(tiles, "swir2", roles["target_train"]), "lr") if target else None,
+            config,
+            seed,
+            mixed,
+        )
+        self.val_lr, self.val_hr = load_z(val, "lr"), load_z(val, "hr")
+
+    def low_resolution(self) -> Tensor:
+        """All low-resolution training tiles, source before target: (n, C, h, w)."""
+        target = self.batches.target_lr
+        source = self.batches.source_lr
+        return source if target is None else torch.cat([source, target])
+
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Batches up to the next row of the history, from where the run stands."""
+        start = self.trainer.global_step if self.trainer else 0
+        stop = min(start + self.config.log_every, len(self.batches))
+        return DataLoader(self.batches, batch_size=None, sampler=range(start, stop))

@@ -1,0 +1,86 @@
+"""Test metrics of finished runs as one long table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from asnlsr.data import load_z, select
+from asnlsr.domains import DOMAINS
+from asnlsr.metrics import tile_metrics
+from asnlsr.splits import read_split
+from asnlsr.training import load_run
+
+KEYS = ["model", "seed", "preset", "protocol", "recipe", "domain", "scene", "tile"]
+
+
+@torch.no_grad()
+def predict(network: nn.Module, lr: Tensor) -> Tensor:
+    """Super-resolve tiles one by one: (n, C, h, w) to (n, C, r h, r w), normalised log radiance."""
+    return torch.cat([network(tile[None]).sr for tile in lr])
+
+
+def evaluate(
+    runs: Sequence[Path], tiles: Path, split: Path, role: str = "test", progress: bool = True
+) -> pd.DataFrame:
+    """Measure finished runs on the tiles of a role, in both domains.
+
+    Parameters
+    ----------
+    runs : sequence of Path
+        Run folders, `bicubic` included.
+    tiles, split : Path
+        The tile stores and roles that the runs were trained with.
+    role : str
+        `test`, or `val` while still choosing.
+
+    Returns
+    -------
+    DataFrame
+        Columns `KEYS`, `metric`, `value`; a row per run, domain, tile and metric. The rows of
+        `ms_per_tile` and `train_minutes` have an empty scene and tile.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a folder holds no finished run, or the split names absent tiles.
+    """
+    roles = read_split(split, tiles)
+    if role not in roles:
+        raise ValueError(f"{split}: no role {role!r}; it has {', '.join(roles)}")
+    truth = {}
+    for domain in DOMAINS:
+        store = select(tiles, domain, roles[role])
+        truth[domain] = (load_z(store, "lr"), load_z(store, "hr"))
+    rows: list[dict[str, Any]] = []
+    for run in tqdm(runs, unit="run", desc="evaluate", disable=not progress):
+        network, record = load_run(Path(run))
+        run_keys = {key: record[key] for key in KEYS[:5]}
+        for domain, (lr, hr) in truth.items():
+            start = time.perf_counter()
+            sr = predict(network, lr)
+            ms = 1000 * (time.perf_counter() - start) / len(lr)
+            whole = run_keys | {"domain": domain, "scene": "", "tile": ""}
+            rows.append(whole | {"metric": "ms_per_tile", "value": ms})
+            rows.append(whole | {"metric": "train_minutes", "value": record["minutes"]})
+            rows += _tile_rows(sr, hr, roles[role], run_keys | {"domain": domain}, record["scale"])
+    return pd.DataFrame(rows, columns=[*KEYS, "metric", "value"])
+
+
+def _tile_rows(
+    sr: Tensor, hr: Tensor, ids: list[str], keys: dict[str, Any], scale: int
+) -> list[dict[str, Any]]:
+    peak = float(hr.max() - hr.min())
+    rows = []
+    for n, name in enumerate(ids):
+        values = tile_metrics(sr[n : n + 1], hr[n : n + 1], peak, scale)
+        place = keys | {"scene": name.rsplit("/", 2)[0], "tile": name}
+        rows += [place | {"metric": m, "value": float(v)} for m, v in values.items()]
+    return rows

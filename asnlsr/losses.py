@@ -1,0 +1,71 @@
+"""Losses on normalised log radiance z."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from asnlsr.models.output import SuperResolution
+
+SAM_WEIGHT = 0.1  # weight of the angle (radians) beside the mean absolute error
+
+
+def spectral_angle(a: Tensor, b: Tensor) -> Tensor:
+    """Angle between the spectra of two cubes, one value per pixel.
+
+    Uses 2 atan2(|u - v|, |u + v|) of the unit vectors (Kahan 2006), which is exact for small
+    angles where arccos loses half of the digits: the angle of x with itself is 0, without a
+    floor, and no gradient is NaN. The angle with a zero spectrum is defined as 0.
+
+    Parameters
+    ----------
+    a, b : Tensor, (B, C, H, W)
+
+    Returns
+    -------
+    Tensor, (B, H, W), radians
+    """
+    u, v = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    apart, together = _norm(u - v), _norm(u + v)
+    defined = (u.square().sum(1) > 0.5) & (v.square().sum(1) > 0.5)  # neither spectrum is zero
+    return 2 * torch.atan2(apart.where(defined, 0), together.where(defined, 1))
+
+
+def _norm(x: Tensor) -> Tensor:
+    """Euclidean norm over bands whose gradient at zero is 0 and not NaN."""
+    squared = x.square().sum(1)
+    return squared.where(squared > 0, 1).sqrt().where(squared > 0, 0)
+
+
+def fidelity(estimate: Tensor, truth: Tensor) -> Tensor:
+    """Mean absolute error + 0.1 mean spectral angle (radians); 0 for an empty batch."""
+    if len(truth) == 0:
+        return estimate.sum()
+    angle = spectral_angle(estimate, truth).mean()
+    return F.l1_loss(estimate, truth) + SAM_WEIGHT * angle
+
+
+def training_losses(
+    output: SuperResolution, batch: dict[str, Tensor], super_resolve: bool = True
+) -> dict[str, Tensor]:
+    """Return the terms of the training objective; their sum is minimised.
+
+    Parameters
+    ----------
+    output : SuperResolution
+        Of the network on `batch["lr"]`, with `sr` for its source tiles only.
+    batch : dict
+        `lr` (B, C, h, w), source tiles first; `hr` (B_source, C, r h, r w), source tiles only;
+        `domain` (B,), 0 source and 1 target.
+    super_resolve : bool
+        False in the unmixing warm-up, where only the reconstruction counts.
+    """
+    losses = {}
+    if output.reconstruction is not None:
+        losses["loss_unmix"] = fidelity(output.reconstruction, batch["lr"])
+    if super_resolve:
+        losses["loss_sr"] = fidelity(output.sr, batch["hr"])
+        if output.domain_logits is not None:
+            losses["loss_domain"] = F.cross_entropy(output.domain_logits, batch["domain"])
+    return losses

@@ -1,0 +1,144 @@
+"""The run folder: what identifies a run, and what it leaves behind."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import resource
+import subprocess
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from safetensors.torch import save_file
+from torch import nn
+
+from asnlsr.config import TrainingConfig
+from asnlsr.files import replacing
+from asnlsr.tiles import open_tiles
+
+# The sources that decide what weights a run ends with.
+_CODE = ("config.py", "data.py", "losses.py", "training.py", "models")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and the identity of the run that it holds or will hold."""
+
+    folder: Path
+    model: str
+    config: TrainingConfig
+    preset: str
+    protocol: str
+    recipe: str
+    seed: int
+    tiles: Path
+    split: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """Lightning checkpoint from which a killed run goes on."""
+        return self.folder / "last.ckpt"
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for two runs to end with the same weights on the same device."""
+        store = open_tiles(self.tiles, "swir1")
+        return {
+            "model": self.model,
+            "preset": self.preset,
+            "protocol": self.protocol,
+            "recipe": self.recipe,
+            "seed": self.seed,
+            "config": asdict(self.config),
+            "bands": store.sizes["band"],
+            "scale": store.sizes["y"] // store.sizes["y_lr"],
+            "tiles_sha256": _tiles_hash(self.tiles),
+            "split_sha256": hashlib.sha256(self.split.read_bytes()).hexdigest(),
+            "code_sha256": _code_hash(),
+        }
+
+    def finished(self) -> bool:
+        """Whether the folder holds this very run, complete; an outdated one is cleared."""
+        record = self.folder / "run.json"
+        if not record.exists():
+            return False
+        past = json.loads(record.read_text())
+        return (self.folder / "weights.safetensors").exists() and past | self.identity == past
+
+    def begin(self) -> None:
+        """Make the folder ready; drop the checkpoint of a run with another identity."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        begun = self.folder / "begun.json"
+        identity = json.dumps(self.identity, indent=1)
+        if not begun.exists() or begun.read_text() != identity:
+            self.checkpoint.unlink(missing_ok=True)
+            with replacing(begun) as part:
+                part.write_text(identity)
+
+    def finish(
+        self, network: nn.Module, history: pd.DataFrame, seconds: float, device: str
+    ) -> None:
+        """Write weights, history and, last, `run.json`, which marks the run as complete."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(self.folder / "weights.safetensors") as part:
+            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, part)
+        with replacing(self.folder / "history.csv") as part:
+            history.to_csv(part, index=False)
+        record = self.identity | {
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "minutes": seconds / 60,
+            "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+            "device": device,
+            "python": platform.python_version(),
+            "versions": {name: version(name) for name in ("asnlsr", "torch", "pytorch-lightning")},
+            "git_revision": _git_revision(),
+        }
+        with replacing(self.folder / "run.json") as part:
+            part.write_text(json.dumps(record, indent=1))
+
+    @staticmethod
+    def read(folder: Path) -> dict[str, Any]:
+        """Return `run.json` of a finished run.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        """
+        path = Path(folder) / "run.json"
+        if not path.exists():
+            raise FileNotFoundError(f"{folder}: no finished run here (no run.json): train it first")
+        record: dict[str, Any] = json.loads(path.read_text())
+        return record
+
+
+def _code_hash() -> str:
+    package = Path(__file__).parent
+    files = sorted(f for name in _CODE for f in [package / name, *(package / name).glob("*.py")])
+    digest = hashlib.sha256()
+    for file in files:
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
+
+
+def _tiles_hash(tiles: Path) -> str:
+    """Hash of the recipe of both stores, which names the hashes of the source scenes."""
+    recipes = [open_tiles(tiles, domain).attrs for domain in ("swir1", "swir2")]
+    return hashlib.sha256(json.dumps(recipes, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _git_revision() -> str:
+    """Commit of the checkout, with a + where files differ from it; empty outside of git."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip()

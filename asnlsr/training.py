@@ -1,0 +1,269 @@
+"""One training run: a Lightning module, its callbacks, and the folder that it leaves behind."""
+
+from __future__ import annotations
+
+import math
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.utilities.warnings import PossibleUserWarning
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from asnlsr.config import PROTOCOLS, TrainingConfig, training_config
+from asnlsr.data import TileDataModule
+from asnlsr.losses import training_losses
+from asnlsr.metrics import tile_metrics
+from asnlsr.models import ModelSpec, build, spec
+from asnlsr.runs import Run
+
+COLLAPSED = 1e-3  # abundance_std below which the abundances are uniform and learn no more
+
+
+class SuperResolutionTraining(pl.LightningModule):
+    """Training of one network; `history` has a row per `config.log_every` steps."""
+
+    def __init__(self, network: nn.Module, model: ModelSpec, config: TrainingConfig) -> None:
+        super().__init__()
+        self.network, self.spec, self.config = network, model, config
+        self.history: list[dict[str, float]] = []
+        self.best: dict[str, Tensor] = {}  # weights of the best validation SSIM so far
+        self.seconds = 0.0  # of training, over all resumed parts
+        self._sums: dict[str, list[float]] = {}
+        self._since = time.perf_counter()
+        if model.frozen:
+            network.encoder.requires_grad_(False)  # type: ignore[union-attr]
+            network.decoder.requires_grad_(False)  # type: ignore[union-attr]
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether this step trains encoder and endmembers on the reconstruction alone."""
+        return self.global_step < self.config.warmup_steps
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Adam and a cosine from lr to lr_min, `restarts` times; a constant in the warm-up."""
+        c = self.config
+
+        def factor(step: int) -> float:
+            if step < c.warmup_steps:
+                return c.lr_warmup / c.lr
+            phase = min((step - c.warmup_steps) / c.steps, 1.0) * c.restarts
+            phase = 1.0 if phase == c.restarts else phase % 1
+            floor = c.lr_min / c.lr
+            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * phase))
+
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        optimizer = torch.optim.Adam(trainable, lr=c.lr)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_train_start(self) -> None:
+        """Start the endmembers from random pixels where the recipe has a warm-up."""
+        if self.global_step == 0 and self.config.warmup_steps:
+            pixels = self.trainer.datamodule.low_resolution().movedim(1, -1).flatten(0, -2)  # type: ignore[attr-defined]
+            decoder: Any = self.network.decoder
+            chosen = torch.randperm(len(pixels))[: decoder.in_channels]
+            decoder.weight.data[:, :, 0, 0] = pixels[chosen].T
+
+    def on_train_epoch_start(self) -> None:
+        """Seed dropout by the step, so that a resumed run draws what the unbroken one drew."""
+        torch.manual_seed(1_000_003 * self.seed + self.global_step)
+        self._since = time.perf_counter()
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Return the sum of the losses of `losses.training_losses`."""
+        if self.config.warmup_steps and self.global_step == self.config.warmup_steps:
+            start_super_resolution(self.network, self.trainer.datamodule.low_resolution())  # type: ignore[attr-defined]
+        n_sr = 0 if self.warming_up else len(batch["hr"])
+        output = self.network(batch["lr"], n_sr)
+        losses = training_losses(output, batch, super_resolve=not self.warming_up)
+        log = dict(losses)
+        if output.abundances is not None:
+            log["abundance_std"] = output.abundances.std((2, 3)).mean()
+        if "loss_domain" in losses:
+            right = output.domain_logits.argmax(1) == batch["domain"]
+            log["domain_accuracy"] = right.float().mean()
+        for key, value in log.items():
+            self._sums.setdefault(key, []).append(float(value.detach()))
+        return torch.stack(list(losses.values())).sum()
+
+    def on_train_epoch_end(self) -> None:
+        """Close a row of the history and keep the best weights on validation."""
+        self.seconds += time.perf_counter() - self._since
+        row: dict[str, float] = {"step": self.global_step, "lr": self.optimizers().param_groups[0]["lr"]}  # type: ignore[union-attr]
+        row |= {key: sum(values) / len(values) for key, values in self._sums.items()}
+        self._sums = {}
+        if not self.warming_up:
+            row |= self._validate()
+            if row["val_ssim"] >= max(past.get("val_ssim", -1.0) for past in [*self.history, row]):
+                self.best = {k: v.clone() for k, v in self.network.state_dict().items()}
+        self.history.append(row)
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """PSNR and SSIM of the validation tiles of the protocol's domain."""
+        module = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.network.eval()
+        peak = float(module.val_hr.max() - module.val_hr.min())
+        rows = [
+            tile_metrics(self.network(lr[None].to(self.device)).sr.cpu(), hr[None], peak)
+            for lr, hr in zip(module.val_lr, module.val_hr, strict=True)
+        ]
+        self.network.train()
+        return {f"val_{m}": float(torch.cat([r[m] for r in rows]).mean()) for m in ("psnr", "ssim")}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add what a resumed run needs besides weights and optimiser."""
+        checkpoint["run"] = {"history": self.history, "best": self.best, "seconds": self.seconds}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take it back."""
+        for name, value in checkpoint["run"].items():
+            setattr(self, name, value)
+
+
+@torch.no_grad()
+def start_super_resolution(network: Any, lr: Tensor) -> None:  # noqa: ANN401
+    """Data-dependent start of the super-resolution branch after the warm-up (ours).
+
+    Abundances vary by a few hundredths around their means. Folding their standardisation into
+    the weights of the first convolution gives the branch inputs of unit variance; a last
+    convolution of zeros makes the network start as its bicubic skip.
+    """
+    device = next(network.parameters()).device
+    abundances = torch.cat([network.encoder(x[None].to(device)) for x in lr]).transpose(0, 1)
+    mean, std = abundances.flatten(1).mean(1), abundances.flatten(1).std(1).clamp(min=1e-3)
+    head, tail = network.sr.head, network.sr.tail
+    head.weight /= std[:, None, None]
+    head.bias -= (head.weight * mean[:, None, None]).sum((1, 2, 3))
+    nn.init.zeros_(tail.weight)
+    nn.init.zeros_(tail.bias)
+
+
+class _Progress(pl.Callback):
+    """One bar for the whole run, on standard error."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
+        self.bar.update()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.bar.close()
+
+
+def train(
+    model: str,
+    tiles: Path,
+    split: Path,
+    out: Path,
+    *,
+    preset: str = "demo",
+    protocol: str = "blind",
+    recipe: str = "warm",
+    seed: int = 0,
+    overrides: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> Path:
+    """Train a network of the registry, or finish a run that was cut short.
+
+    Parameters
+    ----------
+    model : str
+        Name in `asnlsr.models.MODELS`.
+    tiles, split, out : Path
+        Tile stores, roles of the tiles, and the run folder: `weights.safetensors`, `run.json`,
+        `history.csv`, `last.ckpt`.
+    preset, protocol, recipe : str
+        See `asnlsr.config`.
+    seed : int
+        Of weights, batches and dropout; same seed and device, same weights.
+    overrides : dict, optional
+        Fields of `TrainingConfig`.
+
+    Returns
+    -------
+    Path
+        `out`. A finished run of the same configuration, tiles and code returns at once.
+
+    Raises
+    ------
+    ValueError
+        On an unknown name, or a split or crop that does not fit the tiles.
+    """
+    model_spec = spec(model)
+    if protocol not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
+    trains = model != "bicubic"
+    config = training_config(preset, model, recipe, overrides)
+    run = Run(Path(out), model, config, preset, protocol, recipe, seed, Path(tiles), Path(split))
+    if run.finished():
+        return run.folder
+    target, mixed = model_spec.target, recipe == "published"
+    datamodule = TileDataModule(run.tiles, run.split, config, seed, protocol, target, mixed)
+    pl.seed_everything(seed, workers=True, verbose=False)
+    settings = {name: getattr(config, name) for name in model_spec.settings}
+    bands, scale = datamodule.val_lr.shape[1], datamodule.batches.scale
+    network = build(model, bands=bands, scale=scale, **settings)
+    module = SuperResolutionTraining(network, model_spec, config)
+    module.seed = seed
+    if trains:
+        _fit(module, datamodule, run, progress)
+    if any(row.get("abundance_std", 1.0) < COLLAPSED for row in module.history[-1:]):
+        warnings.warn(f"{out}: the abundances collapsed to a constant", stacklevel=2)
+    if protocol == "as-released" and module.best:
+        network.load_state_dict(module.best)
+    run.finish(network, pd.DataFrame(module.history), module.seconds, str(module.device))
+    return run.folder
+
+
+def _fit(
+    module: SuperResolutionTraining, datamodule: TileDataModule, run: Run, progress: bool
+) -> None:
+    run.begin()
+    # the name without a version counter makes every writing replace the one before
+    keep = ModelCheckpoint(run.folder, filename="last", enable_version_counter=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PossibleUserWarning)  # advice on loader workers
+        trainer = pl.Trainer(
+            accelerator="auto",
+            max_steps=module.config.steps + module.config.warmup_steps,
+            reload_dataloaders_every_n_epochs=1,
+            callbacks=[keep, *([_Progress()] if progress else [])],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        checkpoint = run.checkpoint if run.checkpoint.exists() else None
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+
+
+def load_run(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the trained network, in evaluation mode on the CPU, and its `run.json`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no finished run.
+    ValueError
+        If the weights do not fit the network that `run.json` names.
+    """
+    record = Run.read(folder)
+    settings = {name: record["config"][name] for name in spec(record["model"]).settings}
+    network = build(record["model"], bands=record["bands"], scale=record["scale"], **settings)
+    try:
+        network.load_state_dict(load_file(Path(folder) / "weights.safetensors"))
+    except RuntimeError as error:
+        raise ValueError(f"{folder}: weights do not fit {record['model']}: {error}") from error
+    return network.eval(), record
