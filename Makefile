@@ -1,0 +1,51 @@
+# From scenes to the book in one command. `make help` lists the targets.
+PRESET ?= demo
+PROTOCOL ?= blind
+PYTHON ?= python3
+SMK := .venv/bin/python -m snakemake
+CHECKED := asnlsr tests workflow book
+SITE = build/$(PRESET)/_build/html/index.html
+
+.PHONY: all book real lab test unlock clean help
+.DEFAULT_GOAL := all
+
+all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapters, site
+	@$(SMK) all --config preset=$(PRESET) protocol=$(PROTOCOL)
+	@echo; cat data/simulated-$(PRESET)/table-$(PROTOCOL).md
+	@echo; echo "The book: file://$(CURDIR)/$(SITE)"
+
+book: .venv/stamp ## only the chapters and the site, e.g. make book PRESET=smoke
+	@$(SMK) site --config preset=$(PRESET)
+	@echo "The book: file://$(CURDIR)/$(SITE)"
+
+real: .venv/stamp ## the same pipeline on your own ENVI scenes: make real SCENES=DIR
+	@test -d "$(SCENES)" || { echo "make real SCENES=DIR: '$(SCENES)' is not a folder of .hdr/.img scenes" >&2; exit 2; }
+	@$(SMK) table_and_runs --config preset=$(PRESET) protocol=$(PROTOCOL) dataset=real scenes_dir="$(SCENES)"
+	@echo; cat data/real-$(PRESET)/table-$(PROTOCOL).md
+
+lab: .venv/stamp ## open the chapters in JupyterLab
+	.venv/bin/python -m jupyterlab --notebook-dir=book
+
+test: .venv/stamp ## style, types and the whole test suite, the chapters at preset smoke included
+	.venv/bin/ruff check $(CHECKED)
+	.venv/bin/ruff format --check $(CHECKED)
+	.venv/bin/mypy
+	.venv/bin/nbstripout --verify book/*.ipynb
+	.venv/bin/python -m pytest -q
+
+unlock: .venv/stamp ## after a power cut: lets the workflow start again
+	$(SMK) --unlock
+
+clean: ## remove everything that was generated, except .venv
+	rm -rf build .snakemake data/simulated-* data/real-*
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@echo
+	@echo "Options: PRESET=smoke|demo|paper (now $(PRESET)), PROTOCOL=blind|as-released (now $(PROTOCOL)), PYTHON=python3.x"
+
+.venv/stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,test]'
+	@touch $@

@@ -1,0 +1,219 @@
+"""From radiance scenes to the book: the one description of the pipeline.
+
+Settings (`snakemake --config key=value`): preset, dataset (simulated or real), scenes_dir (the
+folder of real ENVI scenes), protocol (of the table), models.
+"""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from asnlsr.config import PROTOCOLS, Workspace, preset
+from asnlsr.workflow import sources
+
+PRESET = config.get("preset", "demo")
+DATASET = config.get("dataset", "simulated")
+PROTOCOL = config.get("protocol", "blind")
+MODELS = config.get("models", "bicubic snlsr-frozen snlsr snlsr-unmix asnlsr").split()
+SIZES = preset(PRESET)
+SEED = 0
+
+# Relative paths, so that the record of what was made stays true when the folder is moved.
+SPACE = Workspace(PRESET, DATASET, base=Path("data"))
+BUILD = f"build/{PRESET}" if DATASET == "simulated" else f"build/{DATASET}-{PRESET}"
+TABLE = f"{SPACE.root}/table-{PROTOCOL}.md"
+SITE = f"{BUILD}/_build/html/index.html"
+CHAPTERS = [path.stem for path in sorted(Path("book").glob("[0-9]*.ipynb"))]
+PAGES = ["book/_toc.yml", "book/references.bib", *map(str, sorted(Path("book").glob("*.md")))]
+MATHJAX = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static/mathjax"
+
+# The commands below are those beside this Python, whatever the caller's PATH says.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+
+
+def scene_headers():
+    """Return the ENVI headers of the reader's own scenes."""
+    folder = config.get("scenes_dir") or os.environ.get("ASNLSR_REAL_SCENES", "")
+    headers = sorted(map(str, Path(folder).glob("*.hdr"))) if folder else []
+    if not headers:
+        raise WorkflowError(f"no .hdr file in {folder!r}: set scenes_dir to a folder of ENVI scenes")
+    return headers
+
+
+def run_file(model, protocol="blind", recipe="warm"):
+    """Return the file that says that a training run is finished."""
+    return f"{SPACE.run(model, protocol, recipe, SEED)}/run.json"
+
+
+def tiles_and_split(protocol):
+    """Return the tiles and the split that a protocol works on."""
+    by, border = PROTOCOLS[protocol]
+    return {"tiles": str(SPACE.tiles(border)), "split": str(SPACE.split(by))}
+
+
+def border_of(by):
+    """Return the border with which the tiles of a split were degraded."""
+    return dict(PROTOCOLS.values())[by]
+
+
+# What each chapter reads. It is made before the chapter runs, which therefore never trains.
+BLIND = list(tiles_and_split("blind").values())
+READS = {
+    "01": [str(SPACE.scenes)] if DATASET == "simulated" else [],
+    "02": BLIND,
+    "03": [*BLIND, run_file("bicubic")],
+    "04": [
+        *BLIND,
+        *map(run_file, MODELS),
+        run_file("asnlsr", recipe="published"),
+        str(SPACE.metrics("blind")),
+    ],
+    "05": [*BLIND, run_file("snlsr-unmix"), run_file("asnlsr")],
+}
+
+
+wildcard_constraints:
+    border="scene|zero",
+    by="scene|tile",
+    protocol="|".join(PROTOCOLS),
+    recipe="warm|published",
+    seed=r"\d+",
+
+
+rule all:
+    input:
+        TABLE,
+        SITE,
+
+
+rule table_and_runs:
+    input:
+        TABLE,
+
+
+if DATASET == "simulated":
+
+    rule simulate:
+        input:
+            sources("asnlsr.simulate"),
+        output:
+            directory(SPACE.scenes),
+        params:
+            scenes=SIZES.scenes,
+            size="x".join(map(str, SIZES.size)),
+        benchmark:
+            f"{SPACE.root}/benchmarks/simulate.tsv"
+        shell:
+            "asnlsr simulate --out {output} --scenes {params.scenes} --size {params.size}"
+            " --seed {SEED}"
+
+
+rule prepare:
+    input:
+        sources("asnlsr.tiles"),
+        scenes=SPACE.scenes if DATASET == "simulated" else scene_headers(),
+    output:
+        directory(f"{SPACE.root}/tiles-{{border}}"),
+    params:
+        headers=f"{SPACE.scenes}/*.hdr" if DATASET == "simulated" else scene_headers(),
+        # The real scenes that this was tried on are 100 pixels wide.
+        tile=SIZES.tile if DATASET == "simulated" else min(SIZES.tile, 64),
+    benchmark:
+        f"{SPACE.root}/benchmarks/prepare-{{border}}.tsv"
+    shell:
+        "asnlsr prepare {params.headers} --out {output} --tile {params.tile}"
+        " --border {wildcards.border}"
+
+
+rule split:
+    input:
+        sources("asnlsr.splits"),
+        tiles=lambda wildcards: SPACE.tiles(border_of(wildcards.by)),
+    output:
+        f"{SPACE.root}/split-{{by}}.json",
+    shell:
+        "asnlsr split {input.tiles} --by {wildcards.by} --seed {SEED} --out {output}"
+
+
+rule train:
+    input:
+        sources("asnlsr.training"),
+        unpack(lambda wildcards: tiles_and_split(wildcards.protocol)),
+    output:
+        f"{SPACE.root}/runs/{{model}}-{{protocol}}-{{recipe}}-s{{seed}}/run.json",
+    params:
+        run=subpath(output[0], parent=True),
+    threads: 2
+    benchmark:
+        f"{SPACE.root}/benchmarks/train-{{model}}-{{protocol}}-{{recipe}}-s{{seed}}.tsv"
+    shell:
+        # A checkpoint older than something that it was made from is not resumed but thrown away.
+        "for made_from in {input}; do"
+        "   if [ {params.run}/last.ckpt -ot $made_from ]; then rm -rf {params.run}; fi; "
+        "done; "
+        "asnlsr train {wildcards.model} --tiles {input.tiles} --split {input.split}"
+        " --out {params.run} --preset {PRESET} --protocol {wildcards.protocol}"
+        " --recipe {wildcards.recipe} --seed {wildcards.seed}"
+
+
+rule evaluate:
+    input:
+        sources("asnlsr.evaluate"),
+        unpack(lambda wildcards: tiles_and_split(wildcards.protocol)),
+        runs=lambda wildcards: [run_file(model, wildcards.protocol) for model in MODELS],
+    output:
+        f"{SPACE.root}/metrics-{{protocol}}.csv",
+    params:
+        runs=lambda wildcards, input: [Path(run).parent for run in input.runs],
+    threads: 2
+    benchmark:
+        f"{SPACE.root}/benchmarks/evaluate-{{protocol}}.tsv"
+    shell:
+        "asnlsr evaluate {params.runs} --tiles {input.tiles} --split {input.split} --out {output}"
+
+
+rule table:
+    input:
+        sources("asnlsr.tables"),
+        metrics=f"{SPACE.root}/metrics-{{protocol}}.csv",
+    output:
+        f"{SPACE.root}/table-{{protocol}}.md",
+    shell:
+        "asnlsr table {input.metrics} --format md > {output}"
+
+
+rule chapter:
+    input:
+        lambda wildcards: sources(f"book/{wildcards.chapter}.ipynb"),
+        lambda wildcards: READS[wildcards.chapter[:2]],
+        notebook="book/{chapter}.ipynb",
+        script="workflow/run_chapter.py",
+    output:
+        f"{BUILD}/src/{{chapter}}.ipynb",
+    benchmark:
+        f"{BUILD}/benchmarks/{{chapter}}.tsv"
+    shell:
+        "python {input.script} {input.notebook} {output}"
+        " PRESET={PRESET} DATASET={DATASET} SEED={SEED}"
+
+
+rule site:
+    input:
+        PAGES,
+        config="_config.yml",
+        chapters=[f"{BUILD}/src/{chapter}.ipynb" for chapter in CHAPTERS],
+    output:
+        SITE,
+    params:
+        src=f"{BUILD}/src",
+        # Not called _static: jupyter-book would load every script in it on every page.
+        mathjax=f"{BUILD}/src/offline/mathjax",
+    shell:
+        "rm -rf {BUILD}/_build {params.mathjax}; "
+        "mkdir -p {params.mathjax}/output/chtml/fonts; "
+        "cp {PAGES} {params.src}; "
+        "cp {MATHJAX}/tex-mml-chtml.js {params.mathjax}; "
+        "cp -R {MATHJAX}/output/chtml/fonts/woff-v2 {params.mathjax}/output/chtml/fonts; "
+        "jupyter-book build --config {input.config} --path-output {BUILD} -W -n --keep-going"
+        " {params.src}"

@@ -1,0 +1,35 @@
+"""Execute one chapter: `run_chapter.py NOTEBOOK OUT KEY=VALUE...` (called by the Snakefile)."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def is_static(output: dict[str, Any]) -> bool:
+    """Tell whether an output lives without a kernel; a bare progress bar does not."""
+    shown = output.get("data", {})
+    return VIEW not in shown or "text/html" in shown
+
+
+def main(notebook: Path, out: Path, parameters: dict[str, object]) -> None:
+    """Run `notebook` with `parameters` and write it with its outputs to `out`."""
+    executed = papermill.execute_notebook(
+        notebook, out, parameters, cwd=notebook.parent, progress_bar=False
+    )
+    # The state of the widgets would make every page ask a content network for their scripts.
+    executed.metadata.pop("widgets", None)
+    for cell in executed.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if is_static(output)]
+    nbformat.write(executed, out)
+
+
+if __name__ == "__main__":
+    pairs = (argument.split("=", 1) for argument in sys.argv[3:])
+    values = {key: int(value) if value.isdecimal() else value for key, value in pairs}
+    main(Path(sys.argv[1]), Path(sys.argv[2]), values)
