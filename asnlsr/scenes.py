@@ -1,0 +1,254 @@
+"""Radiance scenes in ENVI files: read by blocks of rows, written atomically."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from spectral.io import envi
+
+from asnlsr.files import replacing
+
+_NM_PER_UNIT = {"nm": 1.0, "nanometers": 1.0, "um": 1e3, "micrometers": 1e3, "microns": 1e3}
+_DTYPE_CODES = {"1": "u1", "2": "i2", "3": "i4", "4": "f4", "5": "f8"} | {
+    "12": "u2", "13": "u4", "14": "i8", "15": "u8"
+}  # fmt: skip
+_BODY_SUFFIXES = (".img", "", ".dat", ".raw", ".bil", ".bip", ".bsq", ".hyspex")
+# Order of (row, column, channel) axes in the file, and back.
+_AXES = {"bil": (0, 2, 1), "bip": (0, 1, 2), "bsq": (1, 2, 0)}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An ENVI scene whose pixels stay on the disk until :meth:`read_rows`.
+
+    Attributes
+    ----------
+    name : str
+        Stem of the header file; the scene part of tile identifiers.
+    hdr, img : Path
+        Header and pixel file.
+    rows, cols : int
+    wavelength_nm : ndarray of float64, shape (channels,)
+        Strictly increasing channel centres (nm).
+    usable : ndarray of bool, shape (channels,)
+        False where the bad-band list ``bbl`` holds 0.
+    gain, offset : ndarray of float32, shape (channels,), or None
+        Radiance = stored value * gain + offset.
+    """
+
+    name: str
+    hdr: Path
+    img: Path
+    rows: int
+    cols: int
+    wavelength_nm: NDArray[np.float64]
+    usable: NDArray[np.bool_]
+    gain: NDArray[np.float32] | None
+    offset: NDArray[np.float32] | None
+    interleave: str
+    dtype: np.dtype[Any]
+    start: int
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return len(self.wavelength_nm)
+
+    def read_rows(self, r0: int, r1: int) -> NDArray[np.float32]:
+        """Read rows ``r0`` to ``r1 - 1``.
+
+        A plain read and no memory map: mapped pages would count as resident memory.
+
+        Returns
+        -------
+        ndarray of float32, shape (r1 - r0, cols, channels)
+            Radiance; for BIL and BSQ files a transposed view.
+        """
+        rows, cols, channels = r1 - r0, self.cols, self.channels
+        with self.img.open("rb") as file:
+            if self.interleave == "bsq":
+                stored = np.empty((channels, rows, cols), self.dtype)
+                for channel in range(channels):
+                    skip = (channel * self.rows + r0) * cols
+                    file.seek(self.start + skip * self.dtype.itemsize)
+                    file.readinto(stored[channel].data)
+            else:
+                shape = (
+                    (rows, channels, cols) if self.interleave == "bil" else (rows, cols, channels)
+                )
+                stored = np.empty(shape, self.dtype)
+                file.seek(self.start + r0 * cols * channels * self.dtype.itemsize)
+                file.readinto(stored.data)
+        radiance = stored.transpose(_AXES[self.interleave]).astype(np.float32, copy=False)
+        if self.gain is not None:
+            radiance = radiance * self.gain
+        if self.offset is not None:
+            radiance = radiance + self.offset
+        return radiance
+
+
+def open_scene(hdr: Path) -> Scene:
+    """Open an ENVI scene without reading its pixels.
+
+    Parameters
+    ----------
+    hdr : Path
+        Header file; the pixel file has the same stem and lies beside it.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the header or the pixel file is missing.
+    ValueError
+        If the header cannot be used or does not fit the size of the pixel file.
+    """
+    hdr = Path(hdr)
+    header = _read_header(hdr)
+    rows, cols, channels, start = (
+        _integer(hdr, header, key) for key in ("lines", "samples", "bands", "header offset")
+    )
+    interleave = str(header.get("interleave", "")).lower()
+    if interleave not in _AXES:
+        raise ValueError(f"{hdr}: interleave {interleave!r} is not one of bil, bip, bsq")
+    code = str(header.get("data type", ""))
+    if code not in _DTYPE_CODES:
+        raise ValueError(f"{hdr}: data type {code!r} is not a real number type of ENVI")
+    order = ">" if str(header.get("byte order", "0")) == "1" else "<"
+    img = _find_pixels(hdr)
+    dtype = np.dtype(order + _DTYPE_CODES[code])
+    expected = start + rows * cols * channels * dtype.itemsize
+    if (size := img.stat().st_size) != expected:
+        raise ValueError(
+            f"{img}: {size} bytes, but {hdr.name} describes {rows} x {cols} x {channels} "
+            f"{dtype.name} = {expected} bytes; copy the file again or mend the header"
+        )
+    bbl = _numbers(hdr, header, "bbl", channels)
+    return Scene(
+        name=hdr.stem,
+        hdr=hdr,
+        img=img,
+        rows=rows,
+        cols=cols,
+        wavelength_nm=_wavelengths(hdr, header, channels),
+        usable=np.ones(channels, bool) if bbl is None else bbl != 0,
+        gain=_calibration(_numbers(hdr, header, "data gain values", channels), neutral=1.0),
+        offset=_calibration(_numbers(hdr, header, "data offset values", channels), neutral=0.0),
+        interleave=interleave,
+        dtype=dtype,
+        start=start,
+    )
+
+
+def _read_header(hdr: Path) -> dict[str, Any]:
+    if not hdr.is_file():
+        raise FileNotFoundError(f"{hdr}: no such header file; give the path of the .hdr")
+    try:
+        header: dict[str, Any] = envi.read_envi_header(str(hdr))
+    except (envi.EnviException, ValueError, IndexError) as error:
+        raise ValueError(f"{hdr}: not an ENVI header; give the .hdr of the scene") from error
+    return header
+
+
+def _find_pixels(hdr: Path) -> Path:
+    for suffix in _BODY_SUFFIXES:
+        if (img := hdr.with_suffix(suffix)).is_file():
+            return img
+    raise FileNotFoundError(f"{hdr.with_suffix('.img')}: no pixel file beside {hdr.name}")
+
+
+def _integer(hdr: Path, header: dict[str, Any], key: str) -> int:
+    text = str(header.get(key, "0" if key == "header offset" else "none"))
+    with suppress(ValueError):
+        if (value := int(text)) >= (key != "header offset"):
+            return value
+    raise ValueError(f"{hdr}: {key} = {text} is not a usable number; mend the header")
+
+
+def _numbers(
+    hdr: Path, header: dict[str, Any], key: str, channels: int
+) -> NDArray[np.float64] | None:
+    """Read one number per channel, or None where the header has no such field."""
+    if key not in header:
+        return None
+    try:
+        values = np.array(header[key], dtype=np.float64)
+    except ValueError:
+        raise ValueError(f"{hdr}: {key} holds something that is not a number") from None
+    if values.shape != (channels,) or not np.isfinite(values).all():
+        raise ValueError(f"{hdr}: {key} must hold {channels} finite numbers, one per channel")
+    return values
+
+
+def _calibration(values: NDArray[np.float64] | None, neutral: float) -> NDArray[np.float32] | None:
+    if values is None or (values == neutral).all():
+        return None
+    return values.astype(np.float32)
+
+
+def _wavelengths(hdr: Path, header: dict[str, Any], channels: int) -> NDArray[np.float64]:
+    values = _numbers(hdr, header, "wavelength", channels)
+    if values is None:
+        raise ValueError(f"{hdr}: no wavelength field; add the channel centres to the header")
+    unit = str(header.get("wavelength units", "")).strip().lower()
+    if unit not in _NM_PER_UNIT:
+        raise ValueError(
+            f"{hdr}: wavelength units {unit or 'missing'!r}; must be Nanometers or Micrometers"
+        )
+    if (np.diff(values) <= 0).any():
+        raise ValueError(f"{hdr}: wavelengths do not increase; sort the channels")
+    return values * _NM_PER_UNIT[unit]
+
+
+def write_scene(
+    hdr: Path,
+    blocks: Iterable[NDArray[np.float32]],
+    shape: tuple[int, int, int],
+    wavelength_nm: ArrayLike,
+    **fields: object,
+) -> None:
+    """Write a float32 ENVI scene (BIP) block by block.
+
+    Parameters
+    ----------
+    hdr : Path
+        Header to write; the pixels go beside it, to ``.img``.
+    blocks : iterable of ndarray of float32, shape (any, cols, channels)
+        Radiance from the top row on.
+    shape : tuple of int
+        (rows, cols, channels) of the whole scene.
+    wavelength_nm : array_like of float, shape (channels,)
+    **fields
+        Further header fields, ``_`` in a name standing for a blank.
+
+    Raises
+    ------
+    ValueError
+        If the blocks do not add up to ``shape``.
+    """
+    hdr = Path(hdr)
+    rows, cols, channels = shape
+    header = {
+        "description": "{radiance, W m-2 sr-1 nm-1}",
+        "samples": cols, "lines": rows, "bands": channels, "header offset": 0,
+        "file type": "ENVI Standard", "data type": 4, "interleave": "bip", "byte order": 0,
+        "wavelength units": "Nanometers",
+        "wavelength": [f"{value:.6g}" for value in np.asarray(wavelength_nm, dtype=np.float64)],
+    } | {key.replace("_", " "): value for key, value in fields.items()}  # fmt: skip
+    # The header comes last: without it the pixels are not a scene.
+    with replacing(hdr) as new_hdr, replacing(hdr.with_suffix(".img")) as new_img:
+        written = 0
+        with new_img.open("wb") as file:
+            for block in blocks:
+                if block.shape[1:] != (cols, channels):
+                    raise ValueError(
+                        f"{hdr}: block of shape {block.shape}, want (any, {cols}, {channels})"
+                    )
+                np.ascontiguousarray(block, dtype="<f4").tofile(file)
+                written += len(block)
+        if written != rows:
+            raise ValueError(f"{hdr}: blocks hold {written} rows, the shape says {rows}")
+        envi.write_envi_header(str(new_hdr), header)
