@@ -1,0 +1,114 @@
+"""Simulated push-broom scenes: painted geometry, measured spectra, sunlight, sensor."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from tqdm.auto import tqdm
+
+from asnlsr.geometry import CODE, Array, Canvas, Rng, buildings, park
+from asnlsr.materials import MATERIALS, WAVELENGTH_NM, reflectance, sunlight
+from asnlsr.scenes import write_scene
+
+KINDS = ("park", "buildings", "park", "park", "buildings", "park")
+BLUR_PX = 0.5  # standard deviation of the optics' point spread, scene pixels
+READ_NOISE = 2.0e-4  # standard deviation in the dark, W m-2 sr-1 nm-1
+PHOTON_NOISE = 1.0e-5  # variance per radiance, W m-2 sr-1 nm-1
+BLOCK_ROWS = 32
+
+
+def mix(canvas: Canvas) -> tuple[Array, Array]:
+    """Turn a painting into a linear mixture at the sensor's resolution.
+
+    Parameters
+    ----------
+    canvas : Canvas
+        Painting of (2 rows, 2 cols).
+
+    Returns
+    -------
+    weights : float32 (rows, cols, endmembers)
+        Light-weighted abundances. Blurring them blurs all 300 bands at once, because radiance is
+        linear in them.
+    endmembers : float32 (endmembers, 300)
+        Radiance of each material spectrum in full direct, then in full diffuse light, in
+        W m-2 sr-1 nm-1.
+    """
+    direct, diffuse = sunlight()
+    rows, cols = canvas.shape
+    weights, endmembers = [], []
+    for material in MATERIALS:
+        here = canvas.material == CODE[material]
+        spectra = reflectance(material)
+        for k, spectrum in enumerate(spectra):
+            share = here * np.maximum(0, 1 - np.abs(canvas.blend * (len(spectra) - 1) - k))
+            for light, irradiance in ((canvas.sun, direct), (canvas.sky, diffuse)):
+                sharp = gaussian_filter(share * light, 2 * BLUR_PX, mode="nearest")
+                weights.append(sharp.reshape(rows // 2, 2, cols // 2, 2).mean(axis=(1, 3)))
+                endmembers.append(spectrum * irradiance / np.pi)
+    return np.stack(weights, -1).astype(np.float32), np.array(endmembers, np.float32)
+
+
+def expose(rng: Rng, weights: Array, endmembers: Array) -> Iterator[Array]:
+    """Yield blocks of rows of measured radiance: the mixture, photon noise and read noise.
+
+    Yields
+    ------
+    float32 (rows, cols, 300)
+        Radiance in W m-2 sr-1 nm-1; values that noise makes negative are set to zero.
+    """
+    for row in range(0, len(weights), BLOCK_ROWS):
+        radiance = weights[row : row + BLOCK_ROWS] @ endmembers
+        noise = rng.standard_normal(radiance.shape, np.float32)
+        noise *= np.sqrt(READ_NOISE**2 + PHOTON_NOISE * radiance)
+        yield np.maximum(radiance + noise, 0)
+
+
+def simulate(
+    out: Path,
+    scenes: int = 6,
+    size: tuple[int, int] = (512, 256),
+    seed: int = 0,
+    progress: bool = True,
+) -> list[Path]:
+    """Write simulated scenes as ENVI radiance, named ``park-0``, ``buildings-1``, ...
+
+    Parameters
+    ----------
+    out : Path
+        Folder for the ``.hdr`` and ``.img`` files; made if missing.
+    scenes : int
+        Number of scenes; kinds repeat four parks and two buildings in six.
+    size : (int, int)
+        Rows and columns of a scene.
+    seed : int
+        Same seed, same bytes.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    list of Path
+        The headers, in order.
+
+    Raises
+    ------
+    ValueError
+        If there would be no scene, or one too small to hold the geometry.
+    """
+    if scenes < 1:
+        raise ValueError(f"scenes is {scenes}: ask for at least one")
+    if min(size) < 32:
+        raise ValueError(f"size is {size[0]}x{size[1]}: at least 32 rows and 32 columns are needed")
+    out.mkdir(parents=True, exist_ok=True)
+    headers = []
+    for number in tqdm(range(scenes), desc="simulate", unit="scene", disable=not progress):
+        kind = KINDS[number % len(KINDS)]
+        rng = np.random.default_rng([seed, number])
+        weights, endmembers = mix((park if kind == "park" else buildings)(rng, size))
+        header = out / f"{kind}-{number}.hdr"
+        blocks = expose(rng, weights, endmembers)
+        write_scene(header, blocks, (*size, WAVELENGTH_NM.size), WAVELENGTH_NM)
+        headers.append(header)
+    return headers
