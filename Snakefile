@@ -104,6 +104,8 @@ if DATASET == "simulated":
             size="x".join(map(str, SIZES.size)),
         benchmark:
             f"{SPACE.root}/benchmarks/simulate.tsv"
+        message:
+            "Simulating {params.scenes} scenes of {params.size} pixels"
         shell:
             "asnlsr simulate --out {output} --scenes {params.scenes} --size {params.size}"
             " --seed {SEED}"
@@ -121,6 +123,8 @@ rule prepare:
         tile=SIZES.tile if DATASET == "simulated" else min(SIZES.tile, 64),
     benchmark:
         f"{SPACE.root}/benchmarks/prepare-{{border}}.tsv"
+    message:
+        "Cutting tiles of {params.tile} pixels (border {wildcards.border})"
     shell:
         "asnlsr prepare {params.headers} --out {output} --tile {params.tile}"
         " --border {wildcards.border}"
@@ -132,6 +136,8 @@ rule split:
         tiles=lambda wildcards: SPACE.tiles(border_of(wildcards.by)),
     output:
         f"{SPACE.root}/split-{{by}}.json",
+    message:
+        "Splitting the tiles by {wildcards.by}"
     shell:
         "asnlsr split {input.tiles} --by {wildcards.by} --seed {SEED} --out {output}"
 
@@ -147,6 +153,8 @@ rule train:
     threads: 2
     benchmark:
         f"{SPACE.root}/benchmarks/train-{{model}}-{{protocol}}-{{recipe}}-s{{seed}}.tsv"
+    message:
+        "Training {wildcards.model} ({wildcards.protocol}, {wildcards.recipe}, seed {wildcards.seed})"
     shell:
         # A checkpoint older than something that it was made from is not resumed but thrown away.
         "for made_from in {input}; do"
@@ -169,6 +177,8 @@ rule evaluate:
     threads: 2
     benchmark:
         f"{SPACE.root}/benchmarks/evaluate-{{protocol}}.tsv"
+    message:
+        "Evaluating {MODELS} ({wildcards.protocol})"
     shell:
         "asnlsr evaluate {params.runs} --tiles {input.tiles} --split {input.split} --out {output}"
 
@@ -179,6 +189,8 @@ rule table:
         metrics=f"{SPACE.root}/metrics-{{protocol}}.csv",
     output:
         f"{SPACE.root}/table-{{protocol}}.md",
+    message:
+        "Tabulating {input.metrics}"
     shell:
         "asnlsr table {input.metrics} --format md > {output}"
 
@@ -193,6 +205,8 @@ rule chapter:
         f"{BUILD}/src/{{chapter}}.ipynb",
     benchmark:
         f"{BUILD}/benchmarks/{{chapter}}.tsv"
+    message:
+        "Executing {input.notebook}"
     shell:
         "python {input.script} {input.notebook} {output}"
         " PRESET={PRESET} DATASET={DATASET} SEED={SEED}"
@@ -205,10 +219,14 @@ rule site:
         chapters=[f"{BUILD}/src/{chapter}.ipynb" for chapter in CHAPTERS],
     output:
         SITE,
+    log:
+        f"{BUILD}/site.log",
     params:
         src=f"{BUILD}/src",
         # Not called _static: jupyter-book would load every script in it on every page.
         mathjax=f"{BUILD}/src/offline/mathjax",
+    message:
+        "Rendering the book"
     shell:
         "rm -rf {BUILD}/_build {params.mathjax}; "
         "mkdir -p {params.mathjax}/output/chtml/fonts; "
@@ -216,4 +234,4 @@ rule site:
         "cp {MATHJAX}/tex-mml-chtml.js {params.mathjax}; "
         "cp -R {MATHJAX}/output/chtml/fonts/woff-v2 {params.mathjax}/output/chtml/fonts; "
         "jupyter-book build --config {input.config} --path-output {BUILD} -W -n --keep-going"
-        " {params.src}"
+        " {params.src} > {log} 2>&1"

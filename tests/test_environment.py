@@ -1,0 +1,145 @@
+"""One list of packages: pyproject, constraints, environment.yml and what is installed agree."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import asnlsr
+
+ROOT = Path(__file__).resolve().parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+DIRECT = [
+    Requirement(line)
+    for line in [*PROJECT["dependencies"], *(x for e in EXTRAS.values() for x in e)]
+]
+PINS = {
+    canonicalize_name(name): version
+    for name, version in re.findall(
+        r"^(\S+?)==(\S+)$", (ROOT / "constraints.txt").read_text(), re.MULTILINE
+    )
+}
+# Needed without an import: by pandas to write Markdown, by tqdm to draw bars in notebooks.
+INDIRECT = {"tabulate", "ipywidgets"}
+
+
+def test_constraints_are_plain_pins():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    other = [line for line in lines if not re.fullmatch(r"#.*|[A-Za-z0-9._-]+==[0-9][\w.]*", line)]
+    assert other == []  # a +cpu suffix, a URL or an editable line installs on one machine only
+    assert not {"asnlsr", "pip"} & set(PINS)
+
+
+@pytest.mark.parametrize("requirement", DIRECT, ids=lambda requirement: requirement.name)
+def test_pin_lies_in_the_range_of_pyproject(requirement):
+    pin = PINS[canonicalize_name(requirement.name)]
+    assert requirement.specifier.contains(pin), f"{requirement} does not allow {pin}"
+
+
+def installed_closure() -> dict[str, str]:
+    """Return name and version of every installed package that asnlsr[book,test] pulls in."""
+    found: dict[str, str] = {}
+    todo = [(str(requirement.name), frozenset(requirement.extras)) for requirement in DIRECT]
+    seen = set()
+    while todo:
+        name, extras = todo.pop()
+        if (canonicalize_name(name), extras) in seen:
+            continue
+        seen.add((canonicalize_name(name), extras))
+        try:
+            distribution = metadata.distribution(name)
+        except metadata.PackageNotFoundError:
+            continue  # for another platform or version of Python
+        found[canonicalize_name(name)] = Version(distribution.version).public
+        for line in distribution.requires or []:
+            requirement = Requirement(line)
+            chosen = [{"extra": extra} for extra in extras] or [{"extra": ""}]
+            if not requirement.marker or any(map(requirement.marker.evaluate, chosen)):
+                todo.append((requirement.name, frozenset(requirement.extras)))
+    return found
+
+
+def test_constraints_pin_all_that_is_needed_and_nothing_else():
+    needed = installed_closure()
+    assert {name: PINS.get(name) for name in needed} == needed
+    # What is pinned but not installed here may belong to another platform; what is installed
+    # and pinned must have somebody who needs it.
+    assert {name for name in PINS if name not in needed} == set()
+
+
+def test_environment_yml_defers_to_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    *conda, pip = environment["dependencies"]
+    assert conda == ["python=3.11", "pip"]
+    assert Version("3.11") in Requirement(f"python{PROJECT['requires-python']}").specifier
+    assert pip == {"pip": ["-c constraints.txt", f"-e .[{','.join(EXTRAS)}]"]}
+
+
+def imported(folder: str) -> Iterator[str]:
+    """Yield the top-level names that the Python files and notebooks of a folder import."""
+    for path in sorted((ROOT / folder).rglob("*")):
+        if path.suffix == ".py":
+            code = path.read_text()
+        elif path.suffix == ".ipynb" and ".ipynb_checkpoints" not in path.parts:
+            cells = nbformat.read(path, 4).cells
+            lines = "\n".join(c.source for c in cells if c.cell_type == "code").splitlines()
+            code = "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+        else:
+            continue
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.Import):
+                yield from (alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                yield node.module.split(".")[0]
+
+
+def distributions(*folders: str) -> set[str]:
+    """Return the third-party packages that the code of some folders imports."""
+    owners = metadata.packages_distributions()
+    names = {name for folder in folders for name in imported(folder)}
+    names -= set(sys.stdlib_module_names) | {"asnlsr", "tests"}
+    return {canonicalize_name(owners.get(name, [name])[0]) for name in names}
+
+
+def names(lines: list[str]) -> set[str]:
+    return {canonicalize_name(Requirement(line).name) for line in lines}
+
+
+def test_the_package_needs_only_its_declared_dependencies():
+    assert distributions("asnlsr") <= names(PROJECT["dependencies"])
+
+
+def test_every_dependency_earns_its_place():
+    assert names(PROJECT["dependencies"]) - INDIRECT <= distributions("asnlsr", "book")
+
+
+def test_chapters_and_tests_need_only_the_extras():
+    declared = {canonicalize_name(requirement.name) for requirement in DIRECT}
+    # packaging is part of what pytest itself stands on.
+    assert distributions("book", "tests", "workflow") <= declared | {"packaging"}
+
+
+def test_one_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert PROJECT["version"] == citation["version"] == asnlsr.__version__
+
+
+def test_make_help_names_every_target():
+    makefile = (ROOT / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE).group(1).split()
+    shown = subprocess.run(
+        ["make", "help"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    assert [line.split()[0] for line in shown.splitlines()[: len(targets)]] == targets

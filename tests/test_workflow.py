@@ -1,0 +1,180 @@
+"""The workflow: what it makes again after an edit, and what it leaves alone."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asnlsr import workflow
+from asnlsr.config import Workspace
+from asnlsr.workflow import ROOT, ensure, sources
+from tests.smoke_book import smoke_book, snakemake
+
+MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "asnlsr").rglob("*.py"))
+SMOKE = Path("data/simulated-smoke")
+RUN = SMOKE / "runs/bicubic-blind-warm-s0"
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """Return a copy of the repository and of the finished smoke book, free to be edited."""
+    smoke_book()
+    wanted = ["asnlsr", "book", "workflow", "profiles", ".snakemake/metadata"]
+    for name in [*wanted, str(SMOKE), "build/smoke"]:
+        ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
+    for name in ("Snakefile", "_config.yml"):
+        shutil.copy2(ROOT / name, tmp_path)
+    return tmp_path
+
+
+def planned(clone: Path, target: str = "all") -> dict[str, int]:
+    """Return how many jobs of each rule the workflow would run."""
+    text = snakemake("--dry-run", target, cwd=clone)
+    if "Nothing to be done" in text:
+        return {}
+    (table,) = re.findall(r"^job +count\n[- ]+\n(.*?)^total", text, re.MULTILINE | re.DOTALL)
+    counts = dict(line.split() for line in table.splitlines())
+    return {rule: int(count) for rule, count in counts.items() if rule != "all"}
+
+
+def append(path: Path, line: str) -> None:
+    path.write_text(path.read_text() + line)
+
+
+def test_second_run_has_nothing_to_do(clone):
+    assert planned(clone) == {}
+
+
+def test_edit_of_one_chapter_makes_that_chapter_and_the_site(clone):
+    chapter = clone / "book/02_tiles.ipynb"
+    chapter.write_text(chapter.read_text().replace('"# ', '"# An edit of: ', 1))
+    assert planned(clone) == {"chapter": 1, "site": 1}
+    assert planned(clone, "build/smoke/src/02_tiles.ipynb") == {"chapter": 1}
+
+
+def test_edit_of_a_page_of_prose_makes_only_the_site(clone):
+    append(clone / "book/intro.md", "\nOne more sentence.\n")
+    assert planned(clone) == {"site": 1}
+
+
+def test_edit_of_a_network_trains_again_and_makes_what_follows(clone):
+    append(clone / "asnlsr/models/snlsr.py", "\n# an edit\n")
+    jobs = planned(clone)
+    assert jobs["train"] == 6  # five models of the table, one more with the published recipe
+    assert jobs["evaluate"] == jobs["table"] == jobs["site"] == 1
+    assert jobs["chapter"] >= 3  # metrics, training, alignment
+    assert not {"simulate", "prepare", "split"} & set(jobs)
+
+
+def test_edit_of_the_simulator_makes_everything(clone):
+    append(clone / "asnlsr/geometry.py", "\n# an edit\n")
+    chapters = len(list((ROOT / "book").glob("[0-9]*.ipynb")))
+    assert planned(clone) == {
+        "simulate": 1,
+        "prepare": 1,
+        "split": 1,
+        "train": 6,
+        "evaluate": 1,
+        "table": 1,
+        "chapter": chapters,
+        "site": 1,
+    }
+
+
+def test_new_date_without_an_edit_makes_nothing(clone):
+    (clone / "asnlsr/models/snlsr.py").touch()
+    assert planned(clone) == {}
+
+
+def test_protocol_as_released_has_its_own_tiles_and_split(clone):
+    text = snakemake("--dry-run", "all", "--config", "protocol=as-released", cwd=clone)
+    for made in ("tiles-zero", "split-tile.json", "table-as-released.md"):
+        assert str(SMOKE / made) in text
+    assert "train" in text
+    assert "chapter " not in text  # the book is about the blind protocol
+
+
+@pytest.mark.parametrize("older", [True, False], ids=["older", "newer"])
+def test_checkpoint_is_resumed_unless_its_tiles_are_newer(clone, older):
+    """A killed run leaves a checkpoint; one that was made from other tiles must not be used."""
+    witness = clone / RUN / "left-by-the-killed-run"
+    for path in (witness, clone / RUN / "last.ckpt"):
+        path.touch()
+    if older:
+        os.utime(clone / RUN / "last.ckpt", (0, 0))
+    (clone / RUN / "run.json").unlink()
+    snakemake(str(RUN / "run.json"), cwd=clone)
+    assert (clone / RUN / "run.json").exists()
+    assert witness.exists() is not older
+
+
+# ensure()
+
+
+def test_ensure_makes_what_is_missing_and_only_that(clone):
+    (clone / SMOKE / "split-scene.json").unlink()
+    (clone / RUN / "run.json").unlink()
+    call = (
+        "from asnlsr.config import Workspace; from asnlsr.workflow import ensure; "
+        "space = Workspace('smoke'); "
+        "ensure(space.split(), space.run('bicubic'), preset='smoke')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", call], cwd=clone, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    made = (clone / SMOKE / "split-scene.json").read_text()
+    assert made == (ROOT / SMOKE / "split-scene.json").read_text()
+    assert (clone / RUN / "run.json").exists()
+    assert "Training snlsr" not in done.stdout + done.stderr
+
+
+def test_ensure_without_a_workflow_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(workflow, "ROOT", tmp_path)
+    space = Workspace("smoke", base=tmp_path / "data")
+    space.split().parent.mkdir(parents=True)
+    space.split().touch()
+    ensure(space.split(), preset="smoke")  # it exists: nothing to do, no workflow needed
+    with pytest.raises(FileNotFoundError, match=r"metrics-blind\.csv is missing.*make"):
+        ensure(space.metrics(), preset="smoke")
+
+
+# sources()
+
+
+@pytest.mark.parametrize(
+    "module", ["simulate", "tiles", "splits", "training", "evaluate", "tables"]
+)
+def test_sources_hold_all_that_python_loads(module):
+    """Compare with the import system itself, in a fresh interpreter."""
+    code = (
+        f"import sys, asnlsr.{module}; "
+        "print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'asnlsr'))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+    loaded = {str(Path(file).relative_to(ROOT)) for file in shown.split()}
+    assert loaded <= set(sources(f"asnlsr.{module}"))
+
+
+def test_sources_of_a_notebook_are_what_its_cells_import(tmp_path):
+    source = "%matplotlib inline\\nfrom asnlsr.files import x\\n"
+    (tmp_path / "n.ipynb").write_text(
+        f'{{"cells": [{{"cell_type": "markdown", "source": "import asnlsr.tiles"}},'
+        f' {{"cell_type": "code", "source": ["{source}"]}}]}}'
+    )
+    assert sources(str(tmp_path / "n.ipynb")) == ["asnlsr/__init__.py", "asnlsr/files.py"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_imports_are_absolute(path):
+    """`sources` follows only these."""
+    tree = ast.parse((ROOT / path).read_text())
+    assert [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level] == []
