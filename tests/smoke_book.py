@@ -10,9 +10,10 @@ BUILD = ROOT / "build" / "smoke"
 HTML = BUILD / "_build" / "html"
 
 
-def snakemake(*arguments: str, cwd: Path = ROOT) -> str:
+def snakemake(*arguments: str, cwd: Path = ROOT, **config: str) -> str:
     """Run the workflow of the clone `cwd` at preset smoke; return what it printed."""
-    command = [sys.executable, "-m", "snakemake", *arguments, "--config", "preset=smoke"]
+    pairs = [f"{key}={value}" for key, value in {"preset": "smoke", **config}.items()]
+    command = [sys.executable, "-m", "snakemake", *arguments, "--config", *pairs]
     done = subprocess.run(
         command, cwd=cwd, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -167,6 +167,7 @@ def test_every_picture_is_there(browser):
     for page in PAGES:
         open_page(browser, page)
         pictures = browser.execute_script(
-            "return [...document.querySelectorAll('main img')].map(i => [i.src.slice(-60), i.naturalWidth])"
+            "return [...document.querySelectorAll('main img')]"
+            "  .map(image => [image.src.slice(-60), image.naturalWidth])"
         )
         assert [name for name, width in pictures if width == 0] == []

@@ -93,7 +93,7 @@ def test_new_date_without_an_edit_makes_nothing(clone):
 
 
 def test_protocol_as_released_has_its_own_tiles_and_split(clone):
-    text = snakemake("--dry-run", "all", "--config", "protocol=as-released", cwd=clone)
+    text = snakemake("--dry-run", "all", cwd=clone, protocol="as-released")
     for made in ("tiles-zero", "split-tile.json", "table-as-released.md"):
         assert str(SMOKE / made) in text
     assert "train" in text
