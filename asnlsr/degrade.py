@@ -1,26 +1,26 @@
 """The forward operator: blur by the point spread function, then every r-th pixel."""
 
-import functools
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
 SIZE = 32  # rows and columns of the kernel
-_CENTRE = 16.0  # not 15.5: the low-resolution grid is shifted by half a high-resolution pixel
-_VARIANCES = (6.306, 3.340)  # pixel^2 along the first and the second axis of the ellipse
-_ROTATION = 3.082  # rad
-_RANK_TOLERANCE = 1e-6
+_CENTRE = 16.0  # not 15.5: shifts the low-resolution grid by half a high-resolution pixel
+_VARIANCES = (6.306, 3.340)  # pixel^2 along the axes of the ellipse
+_ROTATION = 3.082  # rad, of the first axis against the columns
+_RANK_TOLERANCE = 1e-6  # of the largest singular value
+_PAD_MODE = {"scene": "reflect", "zero": "constant"}
+_CHUNK = 32  # outputs per banded matrix: wide enough for speed, narrow enough to be mostly band
 
 
 def gaussian_psf() -> NDArray[np.float64]:
-    """Anisotropic Gaussian blur kernel, without the noise that the published one carries.
+    """Anisotropic Gaussian blur kernel: the published one without its noise.
 
     Returns
     -------
     ndarray of float64, shape (32, 32)
-        Sums to 1; centred on index (16, 16).
+        Centred on index (16, 16); sums to 1.
     """
     row, col = np.mgrid[:SIZE, :SIZE] - _CENTRE
     along = np.cos(_ROTATION) * col + np.sin(_ROTATION) * row
@@ -30,7 +30,7 @@ def gaussian_psf() -> NDArray[np.float64]:
 
 
 def halo(scale: int) -> tuple[int, int]:
-    """Pixels that the kernel reaches before the first and after the last pixel of an image."""
+    """Pixels that the kernel needs before the first and after the last pixel of an image."""
     before = (SIZE - scale) // 2
     return before, SIZE - scale - before
 
@@ -46,40 +46,30 @@ def degrade(
     .. math:: y_{ij} = \sum_{m,n=0}^{31} k_{mn}\, x_{ir - p + m,\, jr - p + n}, \quad
               p = \lfloor (32 - r) / 2 \rfloor
 
-    a correlation (no flip). Computed as a few pairs of strided one-dimensional convolutions,
-    the singular vectors of k; singular values below 1e-6 of the first are left out.
-
     Parameters
     ----------
     cube : Tensor, shape (..., H, W)
     scale : int
         r.
     border : {"scene", "zero"}
-        What lies outside: the image reflected at its edge, or zeros as in the release, which
-        darkens the border.
+        Outside is the image, reflected at its edge, or zero as in the release (darker border).
     psf : ndarray, shape (32, 32), optional
-        Kernel k; :func:`gaussian_psf` by default.
+        k; :func:`gaussian_psf` by default.
 
     Returns
     -------
     Tensor, shape (..., H // scale, W // scale)
-
-    Raises
-    ------
-    ValueError
-        If ``border`` is unknown.
 
     Examples
     --------
     >>> degrade(torch.ones(30, 128, 96)).shape
     torch.Size([30, 32, 24])
     """
-    if border not in ("scene", "zero"):
+    if border not in _PAD_MODE:
         raise ValueError(f"border {border!r} is neither 'scene' nor 'zero'")
     before, after = halo(scale)
     images = cube.reshape(-1, *cube.shape[-2:])  # F.pad reflects three dimensions at most
-    mode = "reflect" if border == "scene" else "constant"
-    padded = F.pad(images, (before, after, before, after), mode=mode)
+    padded = F.pad(images, (before, after, before, after), mode=_PAD_MODE[border])
     low = blur_decimate(padded, scale, psf)
     h, w = cube.shape[-2] // scale, cube.shape[-1] // scale
     return low[..., :h, :w].reshape(*cube.shape[:-2], h, w)
@@ -88,23 +78,34 @@ def degrade(
 def blur_decimate(
     padded: torch.Tensor, scale: int, psf: NDArray[np.float64] | None = None
 ) -> torch.Tensor:
-    """Blur and decimate images (..., H, W) that already carry their :func:`halo`."""
-    columns, rows = _separate() if psf is None else separate(psf)
-    vertical = torch.as_tensor(columns, dtype=padded.dtype, device=padded.device)
-    horizontal = torch.as_tensor(rows, dtype=padded.dtype, device=padded.device)
-    images = padded.reshape(-1, 1, *padded.shape[-2:])
-    shortened = F.conv2d(images, vertical[:, None, :, None], stride=(scale, 1))  # (N, rank, h, W)
-    low = F.conv2d(shortened, horizontal[None, :, None, :], stride=(1, scale))  # (N, 1, h, w)
-    return low.reshape(*padded.shape[:-2], *low.shape[-2:])
+    """Blur and decimate images (N, H, W) that carry their :func:`halo` already.
 
-
-@functools.cache
-def _separate() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return separate(gaussian_psf())
-
-
-def separate(psf: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Split a kernel into column and row vectors, both (rank, 32), k = sum_r outer(c_r, w_r)."""
-    left, values, right = np.linalg.svd(psf)
+    The kernel is a sum of few separable ones, its leading singular vectors.
+    """
+    left, values, right = np.linalg.svd(gaussian_psf() if psf is None else psf)
     rank = int(np.count_nonzero(values > _RANK_TOLERANCE * values[0]))
-    return left[:, :rank].T * values[:rank, None], right[:rank]
+    columns = torch.as_tensor(left[:, :rank].T * values[:rank, None]).to(padded)
+    rows = torch.as_tensor(right[:rank]).to(padded)
+    tall = _correlate(padded, columns, scale)  # (N, rank, h, W)
+    wide = [_correlate(tall[:, k].mT, rows[k : k + 1], scale)[:, 0] for k in range(rank)]
+    return torch.stack(wide).sum(dim=0).mT  # (N, h, w)
+
+
+def _correlate(images: torch.Tensor, taps: torch.Tensor, scale: int) -> torch.Tensor:
+    """Strided correlation down the columns: (N, H, W) with (K, 32) taps to (N, K, h, W).
+
+    As products with banded matrices, which are several times faster than ``conv2d`` with one
+    input channel.
+    """
+    outputs = (images.shape[-2] - SIZE) // scale + 1
+    pieces = []
+    for first in range(0, outputs, _CHUNK):
+        count = min(_CHUNK, outputs - first)
+        reach = (count - 1) * scale + SIZE
+        banded = taps.new_zeros(len(taps), count, reach)
+        for k in range(count):
+            banded[:, k, k * scale : k * scale + SIZE] = taps
+        window = images[:, first * scale : first * scale + reach]
+        tall = banded.flatten(0, 1) @ window
+        pieces.append(tall.reshape(len(images), len(taps), count, -1))
+    return torch.cat(pieces, dim=2)

@@ -8,10 +8,9 @@ from pathlib import Path
 
 @contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` and remove it at the end of the block.
+    """Yield a temporary path beside ``path``; remove it, and a folder made for it, at the end.
 
-    The name is fixed, so what a killed run left behind is removed by the next one. A parent
-    folder made for the purpose goes too if it is still empty.
+    The name is fixed, so that what a killed run left behind is removed by the next one.
     """
     made_parent = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,26 +21,20 @@ def scratch(path: Path) -> Iterator[Path]:
     finally:
         remove(temporary)
         if made_parent:
-            with suppress(OSError):
+            with suppress(OSError):  # it holds the output by now
                 path.parent.rmdir()
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that replaces ``path`` when the block ends without an error.
-
-    Works for a file and for a directory; an earlier ``path`` stays untouched until then.
-    """
-    path = Path(path)
+    """Yield a temporary path that becomes the file ``path`` when the block ends without error."""
     with scratch(path) as temporary:
         yield temporary
-        if path.is_dir():
-            remove(path)
         temporary.replace(path)
 
 
 def remove(path: Path) -> None:
-    """Delete a file or a directory with its content, if it is there."""
+    """Delete a file or a folder with its content, if it is there."""
     if path.is_dir():
         shutil.rmtree(path)
     else:

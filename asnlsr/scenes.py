@@ -23,35 +23,20 @@ _AXES = {"bil": (0, 2, 1), "bip": (0, 1, 2), "bsq": (1, 2, 0)}
 
 @dataclass(frozen=True)
 class Scene:
-    """An ENVI scene whose pixels stay on the disk until :meth:`read_rows`.
+    """An ENVI scene whose pixels stay on the disk until :meth:`read_rows`."""
 
-    Attributes
-    ----------
-    name : str
-        Stem of the header file; the scene part of tile identifiers.
-    hdr, img : Path
-        Header and pixel file.
-    rows, cols : int
-    wavelength_nm : ndarray of float64, shape (channels,)
-        Strictly increasing channel centres (nm).
-    usable : ndarray of bool, shape (channels,)
-        False where the bad-band list ``bbl`` holds 0.
-    gain, offset : ndarray of float32, shape (channels,), or None
-        Radiance = stored value * gain + offset.
-    """
-
-    name: str
+    name: str  # stem of the header; the scene part of tile names
     hdr: Path
     img: Path
     rows: int
     cols: int
-    wavelength_nm: NDArray[np.float64]
-    usable: NDArray[np.bool_]
-    gain: NDArray[np.float32] | None
+    wavelength_nm: NDArray[np.float64]  # (channels,), strictly increasing
+    usable: NDArray[np.bool_]  # (channels,), False where the bad-band list bbl holds 0
+    gain: NDArray[np.float32] | None  # (channels,); radiance = stored * gain + offset
     offset: NDArray[np.float32] | None
     interleave: str
     dtype: np.dtype[Any]
-    start: int
+    start: int  # byte of the first pixel
 
     @property
     def channels(self) -> int:

@@ -1,4 +1,4 @@
-"""Scenes to tiles: both domains, HR/LR pairs and their provenance, one zarr per domain."""
+"""Scenes to tiles: HR/LR pairs and their provenance, one zarr per domain."""
 
 import hashlib
 import logging
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -20,11 +20,11 @@ from asnlsr.binning import BinnedScene
 from asnlsr.degrade import SIZE, blur_decimate, degrade, gaussian_psf, halo
 from asnlsr.domains import BANDS, DOMAINS
 from asnlsr.files import remove, scratch
-from asnlsr.scenes import Scene, open_scene
+from asnlsr.scenes import open_scene
 
 logger = logging.getLogger(__name__)
 
-_REACH = SIZE // 2  # no kernel reaches further out of a tile, whatever the scale
+_REACH = SIZE // 2  # the kernel reaches no further out of a tile, whatever the scale
 _DIMS = {"hr": ("y", "x"), "lr": ("y_lr", "x_lr"), "lr_x2": ("y_x2", "x_x2")}
 
 
@@ -39,26 +39,40 @@ class _Recipe:
             raise ValueError(f"border {self.border!r} is neither 'scene' nor 'zero'")
         if not 2 <= self.scale <= SIZE or self.tile < 1 or self.tile % self.scale or self.tile % 2:
             raise ValueError(
-                f"tile {self.tile} and scale {self.scale} do not fit: "
-                f"scale must be 2 to {SIZE}, tile a multiple of it and even"
+                f"tile {self.tile} with scale {self.scale}: scale must be 2 to {SIZE}, "
+                "tile even and a multiple of it"
             )
 
 
-@dataclass(frozen=True)
-class _Source:
+class _TiledScene(BinnedScene):
     """A scene and where its tiles stand."""
 
-    binned: BinnedScene
-    row0: list[int]
-    col0: list[int]
+    def __init__(self, hdr: Path, tile: int) -> None:
+        super().__init__(open_scene(hdr))
+        self.row0 = tile_origins(self.scene.rows, tile)
+        self.col0 = tile_origins(self.scene.cols, tile)
+        if not self.row0 or not self.col0:
+            raise ValueError(
+                f"{hdr}: {self.scene.rows} x {self.scene.cols} pixels, smaller than a tile of "
+                f"{tile}; choose a smaller --tile"
+            )
 
-    @property
-    def scene(self) -> Scene:
-        return self.binned.scene
+    def strips(self, tile: int, bar: "tqdm[NoReturn]") -> Iterator[NDArray[np.float32]]:
+        """Yield each row of tiles with ``_REACH`` pixels around it, reading every row once.
 
-    @property
-    def tiles(self) -> int:
-        return len(self.row0) * len(self.col0)
+        Shape (2 * BANDS, tile + 2 * _REACH, cols + 2 * _REACH); the scene is reflected outside.
+        """
+        row_at = np.pad(np.arange(self.scene.rows), _REACH, mode="reflect")
+        col_at = np.pad(np.arange(self.scene.cols), _REACH, mode="reflect")
+        kept, low = self.read_rows(0, 0), 0
+        for row0 in self.row0:
+            rows = row_at[row0 : row0 + tile + 2 * _REACH]
+            kept, low = kept[:, rows.min() - low :], rows.min()
+            done, high = low + kept.shape[1], rows.max() + 1
+            kept = np.concatenate([kept, self.read_rows(done, high)], axis=1)
+            bar.update(high - done)
+            yield kept[:, rows - low][:, :, col_at]
+        bar.update(self.scene.rows - high)
 
 
 def tile_origins(length: int, tile: int) -> list[int]:
@@ -82,17 +96,17 @@ def prepare(
 ) -> None:
     """Cut scenes into tiles of both domains: ``out/swir1.zarr`` and ``out/swir2.zarr``.
 
-    Streams every scene by blocks of rows. Negative radiance is clipped to 0, counted, logged
-    and recorded in the attributes.
+    Streams the scenes by blocks of rows. Negative radiance is clipped to 0; its count goes to
+    the log and into the attributes.
 
     Parameters
     ----------
     scenes : sequence of Path
         ENVI headers.
     out : Path
-        Folder of the tile store; earlier stores in it are replaced when all is done.
+        Folder of the store; earlier tiles in it are replaced when all is done.
     tile : int
-        Rows and columns of a tile (pixels), a multiple of ``scale`` and even.
+        Rows and columns of a tile (pixels), even and a multiple of ``scale``.
     scale : int
         Decimation r of ``lr``; that of ``lr_x2`` is always 2.
     border : {"scene", "zero"}
@@ -106,21 +120,18 @@ def prepare(
         If a scene or an argument cannot be used; the message names it.
     """
     recipe = _Recipe(tile, scale, border)
-    sources = [_open_source(open_scene(Path(hdr)), tile) for hdr in scenes]
-    centres_nm = _common_centres(sources)
+    sources = [_TiledScene(Path(hdr), tile) for hdr in scenes]
+    _check_together(sources)
     out = Path(out)
     with scratch(out / "tiles") as stage:
-        stores = [
-            _create_store(stage / f"{name}.zarr", name, band_nm, sources, recipe)
-            for name, band_nm in zip(DOMAINS, np.split(centres_nm, 2), strict=True)
-        ]
+        stores = [_create_store(stage, name, sources, recipe) for name in DOMAINS]
         rows = sum(source.scene.rows for source in sources)
-        provenance: list[dict[str, Any]] = []
+        provenance = []
         first = 0
         with tqdm(total=rows, unit="row", desc="prepare", disable=not progress) as bar:
             for source in sources:
-                provenance.append(_cut_scene(source, recipe, stores, first, bar))
-                first += source.tiles
+                provenance.append(_cut(source, recipe, stores, first, bar))
+                first += len(source.row0) * len(source.col0)
         for store in stores:
             store.attrs["scenes"] = provenance
         # Both old stores go before a new one comes: never one old beside one new.
@@ -130,68 +141,43 @@ def prepare(
             (stage / f"{name}.zarr").replace(out / f"{name}.zarr")
 
 
-def _open_source(scene: Scene, tile: int) -> _Source:
-    row0, col0 = tile_origins(scene.rows, tile), tile_origins(scene.cols, tile)
-    if not row0 or not col0:
-        raise ValueError(
-            f"{scene.hdr}: {scene.rows} x {scene.cols} pixels, smaller than a tile of {tile}; "
-            "choose a smaller --tile"
-        )
-    return _Source(BinnedScene(scene), row0, col0)
-
-
-def _common_centres(sources: Sequence[_Source]) -> NDArray[np.float64]:
-    """Return the band centres; refuse scenes that cannot share a store."""
+def _check_together(sources: Sequence[_TiledScene]) -> None:
+    """Refuse scenes of one name or with bands at different wavelengths."""
     if not sources:
         raise ValueError("no scene given; name at least one ENVI header")
-    centres_nm = sources[0].binned.centres_nm
-    seen: dict[str, Path] = {}
+    names = [source.scene.name for source in sources]
     for source in sources:
-        name, hdr = source.scene.name, source.scene.hdr
-        if name in seen:
-            raise ValueError(f"{hdr}: same scene name as {seen[name]}; rename one of them")
-        seen[name] = hdr
-        shift = np.abs(source.binned.centres_nm - centres_nm).max()
-        if shift > 0.5 * np.diff(centres_nm).min():
+        if names.count(source.scene.name) > 1:
+            raise ValueError(f"{source.scene.hdr}: two scenes of this name; rename one of them")
+        shift = np.abs(source.centres_nm - sources[0].centres_nm).max()
+        if shift > np.diff(sources[0].centres_nm).min() / 2:
             raise ValueError(
-                f"{hdr}: bands are up to {shift:.1f} nm away from those of "
-                f"{sources[0].scene.hdr.name}; prepare the two apart"
+                f"{source.scene.hdr}: bands lie up to {shift:.1f} nm from those of "
+                f"{sources[0].scene.hdr}; prepare the two apart"
             )
-    return centres_nm
 
 
 def _create_store(
-    path: Path,
-    domain: str,
-    band_nm: NDArray[np.float64],
-    sources: Sequence[_Source],
-    recipe: _Recipe,
+    stage: Path, domain: str, sources: Sequence[_TiledScene], recipe: _Recipe
 ) -> zarr.Group:
-    """Create the zarr of one domain: coordinates and recipe filled in, arrays still empty."""
+    """Create the zarr of a domain: coordinates and recipe filled in, arrays still empty."""
     places = [(s.scene.name, row, col) for s in sources for row in s.row0 for col in s.col0]
-    names, row0, col0 = zip(*places, strict=True)
-    xr.Dataset(
-        coords={
-            "scene": ("tile", np.array(names)),
-            "row0": ("tile", np.array(row0)),
-            "col0": ("tile", np.array(col0)),
-            "wavelength_nm": ("band", band_nm),
-        },
-        attrs={
-            "domain": domain,
-            "units": "as the scenes: radiance, W m-2 sr-1 nm-1",
-            "tile": recipe.tile,
-            "scale": recipe.scale,
-            "border": recipe.border,
-            "psf": gaussian_psf().tolist(),
-            "asnlsr_version": __version__,
-        },
-    ).to_zarr(path, mode="w", zarr_format=2, consolidated=False)
+    columns = dict(zip(("scene", "row0", "col0"), zip(*places, strict=True), strict=True))
+    first = list(DOMAINS).index(domain) * BANDS
+    coords = {name: ("tile", np.array(values)) for name, values in columns.items()}
+    coords["wavelength_nm"] = ("band", sources[0].centres_nm[first : first + BANDS])
+    attrs = vars(recipe) | {
+        "domain": domain,
+        "psf": gaussian_psf().tolist(),
+        "asnlsr_version": __version__,
+    }
+    path = stage / f"{domain}.zarr"
+    xr.Dataset(coords=coords, attrs=attrs).to_zarr(path, zarr_format=2, consolidated=False)
     store = zarr.open_group(path, mode="r+", zarr_format=2)
-    for array, dims in _DIMS.items():
-        side = recipe.tile // {"hr": 1, "lr": recipe.scale, "lr_x2": 2}[array]
+    for name, dims in _DIMS.items():
+        side = recipe.tile // {"hr": 1, "lr": recipe.scale, "lr_x2": 2}[name]
         store.create_array(
-            array,
+            name,
             shape=(len(places), BANDS, side, side),
             chunks=(1, BANDS, side, side),
             dtype="float32",
@@ -202,72 +188,52 @@ def _create_store(
     return store
 
 
-def _cut_scene(
-    source: _Source, recipe: _Recipe, stores: Sequence[zarr.Group], first: int, bar: Any
+def _cut(
+    source: _TiledScene,
+    recipe: _Recipe,
+    stores: Sequence[zarr.Group],
+    first: int,
+    bar: "tqdm[NoReturn]",
 ) -> dict[str, Any]:
     """Write the tiles of a scene, numbered from ``first`` on, and tell where they came from."""
     scene = source.scene
     with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter to the other thread
         digest = pool.submit(_sha256, scene.img)
-        for strip in _strips(source, recipe.tile, bar):
-            arrays = _degraded_tiles(strip, source.col0, recipe)
+        for strip in source.strips(recipe.tile, bar):
             last = first + len(source.col0)
-            for name, cut in arrays.items():
+            for name, cut in _pairs(strip, source.col0, recipe).items():
                 for store, bands in zip(stores, np.split(cut, 2, axis=1), strict=True):
-                    store[name][first:last] = bands
+                    store[name][first:last] = bands  # type: ignore[index]
             first = last
-        if source.binned.clipped:
-            logger.warning("%s: %d negative values clipped to 0", scene.img, source.binned.clipped)
+        if source.clipped:
+            logger.warning("%s: %d negative values clipped to 0", scene.img, source.clipped)
         return {
             "name": scene.name,
             "rows": scene.rows,
             "cols": scene.cols,
-            "negative_clipped": source.binned.clipped,
-            "band_nm": source.binned.centres_nm.tolist(),
-            "sha256": digest.result(),
-            "hdr_sha256": _sha256(scene.hdr),
+            "negative_clipped": source.clipped,
+            "wavelength_nm": source.centres_nm.tolist(),
+            "sha256": {"img": digest.result(), "hdr": _sha256(scene.hdr)},
         }
 
 
-def _strips(source: _Source, tile: int, bar: Any) -> Iterator[NDArray[np.float32]]:
-    """Yield each row of tiles, bands first, with ``_REACH`` pixels around it.
-
-    Shape (2 * BANDS, tile + 2 * _REACH, cols + 2 * _REACH); outside the scene is its reflection.
-    Every row of the scene is read once.
-    """
-    scene = source.scene
-    row_at = np.pad(np.arange(scene.rows), _REACH, mode="reflect")
-    sides = ((0, 0), (0, 0), (_REACH, _REACH))
-    kept = source.binned.read_rows(0, 0)
-    low = 0
-    for row0 in source.row0:
-        rows = row_at[row0 : row0 + tile + 2 * _REACH]
-        kept = kept[rows.min() - low :]
-        low = int(rows.min())
-        done = low + len(kept)
-        high = int(rows.max()) + 1
-        kept = np.concatenate([kept, source.binned.read_rows(done, high)])
-        bar.update(high - done)
-        yield np.pad(kept[rows - low].transpose(1, 0, 2), sides, mode="reflect")
-    bar.update(scene.rows - high)
-
-
-def _degraded_tiles(
+def _pairs(
     strip: NDArray[np.float32], col0: Sequence[int], recipe: _Recipe
 ) -> dict[str, NDArray[np.float32]]:
-    """Cut a strip into tiles with their degraded twins, each (tiles, 2 * BANDS, side, side)."""
+    """Cut a strip into tiles and their degraded twins, each (tiles, 2 * BANDS, side, side)."""
     wide = recipe.tile + 2 * _REACH
-    windows = torch.from_numpy(np.stack([strip[..., col : col + wide] for col in col0]))
-    hr = windows[..., _REACH:-_REACH, _REACH:-_REACH]
+    windows = torch.from_numpy(np.concatenate([strip[..., col : col + wide] for col in col0]))
+    hr = windows[:, _REACH:-_REACH, _REACH:-_REACH]
 
-    def low(scale: int) -> NDArray[np.float32]:
+    def low(scale: int) -> torch.Tensor:
         if recipe.border == "zero":
-            return degrade(hr, scale, "zero").numpy()
+            return degrade(hr, scale, "zero")
         before, after = halo(scale)
         inner = slice(_REACH - before, _REACH + recipe.tile + after)
-        return blur_decimate(windows[..., inner, inner], scale).numpy()
+        return blur_decimate(windows[:, inner, inner], scale)
 
-    return {"hr": hr.numpy(), "lr": low(recipe.scale), "lr_x2": low(2)}
+    cuts = {"hr": hr, "lr": low(recipe.scale), "lr_x2": low(2)}
+    return {name: cut.reshape(len(col0), -1, *cut.shape[1:]).numpy() for name, cut in cuts.items()}
 
 
 def _sha256(path: Path) -> str:
@@ -276,7 +242,7 @@ def _sha256(path: Path) -> str:
 
 
 def open_tiles(tiles: Path, domain: str) -> xr.Dataset:
-    """Open the tiles of one domain; values are read when they are used.
+    """Open the tiles of a domain; values are read when they are used.
 
     Parameters
     ----------
@@ -289,34 +255,29 @@ def open_tiles(tiles: Path, domain: str) -> xr.Dataset:
     Dataset
         ``hr`` (tile, band, y, x), ``lr`` (tile, band, y_lr, x_lr) and ``lr_x2``
         (tile, band, y_x2, x_x2), float32 radiance; coordinates ``scene``, ``row0``, ``col0``
-        (tile) and ``wavelength_nm`` (band); the recipe as attributes.
+        (tile) and ``wavelength_nm`` (band); the recipe and the scenes as attributes.
 
     Raises
     ------
+    FileNotFoundError
+        If the folder holds no tiles.
     ValueError
         If the domain is unknown or the store damaged.
-    FileNotFoundError
-        If the folder holds no tile store.
     """
     if domain not in DOMAINS:
-        raise ValueError(f"unknown domain {domain!r}; known: {', '.join(DOMAINS)}")
+        raise ValueError(f"domain {domain!r} is none of {', '.join(DOMAINS)}")
     path = Path(tiles) / f"{domain}.zarr"
     if not path.is_dir():
-        raise FileNotFoundError(f"{tiles}: no {path.name} in it; make it with asnlsr prepare")
+        raise FileNotFoundError(f"{path}: no such tiles; make them with asnlsr prepare")
     try:
-        store = xr.open_zarr(path, chunks=None, consolidated=False, zarr_format=2)
-        missing = {*_DIMS, "scene", "row0", "col0", "wavelength_nm"} - set(store.variables)
+        store: xr.Dataset = xr.open_zarr(path, chunks=None, consolidated=False, zarr_format=2)
+        tile_ids(store), store["wavelength_nm"].values, [store[name].dtype for name in _DIMS]
     except (OSError, ValueError, KeyError, TypeError):
-        missing = {".zgroup"}
-    if missing:
-        raise ValueError(
-            f"{path}: not a tile store ({', '.join(sorted(missing))} missing); "
-            "make it with asnlsr prepare"
-        )
+        raise ValueError(f"{path}: damaged tiles; make them again with asnlsr prepare") from None
     return store
 
 
 def tile_ids(store: xr.Dataset) -> list[str]:
-    """Identifier "scene/row0/col0" of every tile, in the order of the store."""
-    columns = (store[name].values.tolist() for name in ("scene", "row0", "col0"))
-    return [f"{scene}/{row0}/{col0}" for scene, row0, col0 in zip(*columns, strict=True)]
+    """Name every tile "scene/row0/col0", in the order of the store."""
+    columns = [store[name].values.tolist() for name in ("scene", "row0", "col0")]
+    return ["/".join(map(str, place)) for place in zip(*columns, strict=True)]
