@@ -18,6 +18,10 @@ def scratch(path: Path) -> Iterator[Path]:
     remove(temporary)
     try:
         yield temporary
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # name the output
     finally:
         remove(temporary)
         if made_parent:

@@ -232,7 +232,7 @@ def write_scene(
                     raise ValueError(
                         f"{hdr}: block of shape {block.shape}, want (any, {cols}, {channels})"
                     )
-                np.ascontiguousarray(block, dtype="<f4").tofile(file)
+                file.write(np.ascontiguousarray(block, dtype="<f4").data)
                 written += len(block)
         if written != rows:
             raise ValueError(f"{hdr}: blocks hold {written} rows, the shape says {rows}")

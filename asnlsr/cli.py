@@ -1,0 +1,186 @@
+"""The command line: every verb is a few lines over a library function."""
+
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from asnlsr import __version__
+
+# The verbs import what they call themselves, so that --help does not wait for torch.
+app = typer.Typer(
+    name="asnlsr",
+    help="Hyperspectral super-resolution with cross-spectral domain adaptation.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Tiles = Annotated[Path, typer.Option(help="Folder made by prepare.")]
+SplitFile = Annotated[Path, typer.Option(help="JSON made by split.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Show version or help where no verb is given."""
+    if version:
+        typer.echo(f"asnlsr {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), err=True)
+        raise typer.Exit(2)
+
+
+@app.command(epilog="Example: asnlsr simulate --out scenes --scenes 6 --size 512x256")
+def simulate(
+    out: Annotated[Path, typer.Option(help="Folder for the ENVI scenes.")],
+    scenes: Annotated[int, typer.Option(help="Number of scenes.")] = 6,
+    size: Annotated[str, typer.Option(help="Rows x columns of a scene.")] = "512x256",
+    seed: Seed = 0,
+) -> None:
+    """Simulate radiance scenes of parks and buildings."""
+    from asnlsr.simulate import simulate
+
+    rows, _, cols = size.lower().partition("x")
+    if not (rows.isdecimal() and cols.isdecimal()):
+        raise ValueError(f"--size {size}: must be rows x columns, such as 512x256")
+    simulate(out, scenes, (int(rows), int(cols)), seed)
+
+
+@app.command(epilog="Example: asnlsr prepare scenes/*.hdr --out tiles --tile 128")
+def prepare(
+    scenes: Annotated[list[Path], typer.Argument(help="ENVI headers.", metavar="SCENE.hdr...")],
+    out: Annotated[Path, typer.Option(help="Folder for the tiles of both domains.")],
+    tile: Annotated[int, typer.Option(help="Rows and columns of a tile (pixels).")] = 128,
+    scale: Annotated[int, typer.Option(help="Decimation of the low-resolution tiles.")] = 4,
+    border: Annotated[
+        str, typer.Option(help="scene: blur, then cut; zero: blur each tile alone.")
+    ] = "scene",
+) -> None:
+    """Cut scenes into tiles of SWIR1 and SWIR2 with their low-resolution twins."""
+    from asnlsr.tiles import prepare
+
+    prepare(scenes, out, tile, scale, border)
+
+
+@app.command(epilog="Example: asnlsr split tiles --by scene --out split.json")
+def split(
+    tiles: Annotated[Path, typer.Argument(help="Folder made by prepare.")],
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    by: Annotated[
+        str, typer.Option(help="scene: no scene in two roles; tile: random thirds.")
+    ] = "scene",
+    seed: Seed = 0,
+) -> None:
+    """Give every tile a role: source_train, target_train, val or test."""
+    from asnlsr.splits import make_split, write_split
+
+    roles = make_split(tiles, by, seed)
+    write_split(roles, out)
+    typer.echo(", ".join(f"{len(ids)} {role}" for role, ids in roles.items()), err=True)
+
+
+@app.command(
+    epilog="Example: asnlsr train asnlsr --tiles tiles --split split.json --out run --preset demo"
+)
+def train(
+    model: Annotated[str, typer.Argument(help="bicubic, snlsr-frozen, snlsr, ... or asnlsr.")],
+    tiles: Tiles,
+    split: SplitFile,
+    out: Annotated[Path, typer.Option(help="Run folder; an unfinished run in it is resumed.")],
+    preset: Annotated[str, typer.Option(help="smoke, demo or paper.")] = "demo",
+    protocol: Annotated[str, typer.Option(help="blind or as-released.")] = "blind",
+    recipe: Annotated[str, typer.Option(help="warm or published.")] = "warm",
+    seed: Seed = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Setting to override, repeatable.", metavar="KEY=VALUE"),
+    ] = None,
+) -> None:
+    """Train a model into a run folder."""
+    overrides = dict(_setting(text) for text in settings or ())
+    from asnlsr.training import train
+
+    train(
+        model, tiles, split, out,
+        preset=preset, protocol=protocol, recipe=recipe, seed=seed, overrides=overrides,
+    )  # fmt: skip
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Read ``key=value``, the value a JSON scalar or else a plain string."""
+    key, equals, literal = text.partition("=")
+    try:
+        value = json.loads(literal)
+    except ValueError:
+        value = literal
+    if not key or not equals or not literal or isinstance(value, (list, dict)):
+        raise ValueError(f"--set {text}: must be key=value with one value, such as lr=0.001")
+    return key, value
+
+
+@app.command(epilog="Example: asnlsr evaluate runs/* --tiles tiles --split split.json --out m.csv")
+def evaluate(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
+    tiles: Tiles,
+    split: SplitFile,
+    out: Annotated[Path, typer.Option(help="CSV file to write.")],
+    role: Annotated[str, typer.Option(help="test, or val while still choosing.")] = "test",
+) -> None:
+    """Measure runs: one line per model, seed, domain, tile and metric."""
+    from asnlsr.evaluate import evaluate
+    from asnlsr.files import replacing
+
+    metrics = evaluate(runs, tiles, split, role)
+    with replacing(out) as temporary:
+        metrics.to_csv(temporary, index=False)
+
+
+@app.command(epilog="Example: asnlsr table metrics.csv --domain swir2 --format md")
+def table(
+    metrics: Annotated[Path, typer.Argument(help="CSV file made by evaluate.")],
+    domain: Annotated[str, typer.Option(help="swir1 or swir2.")] = "swir2",
+    format_: Annotated[str, typer.Option("--format", help="md, csv or latex.")] = "md",
+) -> None:
+    """Print the results table."""
+    import pandas as pd
+
+    from asnlsr.tables import render, results_table
+
+    try:
+        rows = pd.read_csv(metrics)
+        rows[["model", "seed", "recipe", "domain", "metric", "value"]]
+    except (ValueError, KeyError):
+        raise ValueError(f"{metrics}: not a metrics file; make it with asnlsr evaluate") from None
+    typer.echo(render(results_table(rows, domain), format_))
+
+
+def main() -> None:
+    """Run the command line; unusable input ends in one line and exit code 2."""
+    try:
+        sys.exit(app(standalone_mode=False))
+    except (ValueError, OSError) as error:
+        message = str(error)
+        if isinstance(error, OSError) and error.filename is not None:
+            message = f"{error.filename}: {error.strerror}"
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            message += "; free some space or choose another --out"
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what Typer makes of wrong arguments has it
+            raise
+        message = f"{error.format_message()} See asnlsr --help."
+    sys.stderr.write("asnlsr: " + " ".join(message.split()) + "\n")
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
