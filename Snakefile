@@ -4,7 +4,6 @@ Settings (`snakemake --config key=value`): preset, dataset (simulated or real), 
 folder of real ENVI scenes), protocol (of the table), models.
 """
 
-import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -26,7 +25,6 @@ TABLE = f"{SPACE.root}/table-{PROTOCOL}.md"
 SITE = f"{BUILD}/_build/html/index.html"
 CHAPTERS = [path.stem for path in sorted(Path("book").glob("[0-9]*.ipynb"))]
 PAGES = ["book/_toc.yml", "book/references.bib", *map(str, sorted(Path("book").glob("*.md")))]
-MATHJAX = Path(importlib.util.find_spec("sphinx-mathjax-offline").origin).parent / "static/mathjax"
 
 # The commands below are those beside this Python, whatever the caller's PATH says.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -215,23 +213,14 @@ rule chapter:
 rule site:
     input:
         PAGES,
-        config="_config.yml",
-        chapters=[f"{BUILD}/src/{chapter}.ipynb" for chapter in CHAPTERS],
+        "_config.yml",
+        [f"{BUILD}/src/{chapter}.ipynb" for chapter in CHAPTERS],
+        script="workflow/build_site.py",
     output:
         SITE,
     log:
         f"{BUILD}/site.log",
-    params:
-        src=f"{BUILD}/src",
-        # Not called _static: jupyter-book would load every script in it on every page.
-        mathjax=f"{BUILD}/src/offline/mathjax",
     message:
         "Rendering the book"
     shell:
-        "rm -rf {BUILD}/_build {params.mathjax}; "
-        "mkdir -p {params.mathjax}/output/chtml/fonts; "
-        "cp {PAGES} {params.src}; "
-        "cp {MATHJAX}/tex-mml-chtml.js {params.mathjax}; "
-        "cp -R {MATHJAX}/output/chtml/fonts/woff-v2 {params.mathjax}/output/chtml/fonts; "
-        "jupyter-book build --config {input.config} --path-output {BUILD} -W -n --keep-going"
-        " {params.src} > {log} 2>&1"
+        "python {input.script} {BUILD} > {log} 2>&1"

@@ -10,19 +10,28 @@ BUILD = ROOT / "build" / "smoke"
 HTML = BUILD / "_build" / "html"
 
 
-def snakemake(*arguments: str, cwd: Path = ROOT, **config: str) -> str:
-    """Run the workflow of the clone `cwd` at preset smoke; return what it printed."""
+def run(*arguments: str, cwd: Path = ROOT, **config: str) -> subprocess.CompletedProcess[str]:
+    """Run the workflow of the clone `cwd`, at preset smoke unless `config` says otherwise."""
     pairs = [f"{key}={value}" for key, value in {"preset": "smoke", **config}.items()]
     command = [sys.executable, "-m", "snakemake", *arguments, "--config", *pairs]
-    done = subprocess.run(
+    return subprocess.run(
         command, cwd=cwd, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+def snakemake(*arguments: str, cwd: Path = ROOT, **config: str) -> str:
+    """Run the workflow as `run` does and return what it printed; fail if it fails."""
+    done = run(*arguments, cwd=cwd, **config)
     assert done.returncode == 0, done.stdout[-8000:]
     return done.stdout
 
 
-@functools.cache
+# Once for all tests, also if it fails: none of them would fare better a second time.
+make_book = functools.cache(lambda: run("all"))
+
+
 def smoke_book() -> Path:
     """Make what is stale of scenes, tiles, runs, metrics, chapters and site; return its folder."""
-    snakemake("all")
+    done = make_book()
+    assert done.returncode == 0, done.stdout[-8000:]
     return BUILD

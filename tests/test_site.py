@@ -111,6 +111,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     session.set_page_load_timeout(60)
+    session.get("about:blank")
+    session.get_log("performance")  # forget what chromium's own first page asked for
     yield session
     session.quit()
 
