@@ -1,0 +1,122 @@
+"""Figures in one style: a colour per meaning, axes with units, images stretched alike."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from asnlsr.domains import DOMAINS
+
+# "Vibrant" scheme of Paul Tol (SRON technical note 09-002): distinct for colour-blind readers.
+BLUE, RED, ORANGE, TEAL, CYAN, MAGENTA, GREY = (
+    "#0077BB", "#CC3311", "#EE7733", "#009988", "#33BBEE", "#EE3377", "#888888"
+)  # fmt: skip
+DOMAIN_COLOUR = {"swir1": BLUE, "swir2": RED}
+WIDTH = 5.8  # inches: letters stay readable when a phone shows the figure at half its size
+RADIANCE_LABEL = "radiance (W m$^{-2}$ sr$^{-1}$ nm$^{-1}$)"
+
+# Wavelengths (nm) shown as red, green and blue. The eye sees none of them: a stand-in for RGB.
+FALSE_COLOUR_NM = {"swir1": (1650.0, 1250.0, 1050.0), "swir2": (2300.0, 2100.0, 1750.0)}
+
+
+def use_style() -> None:
+    """Set fonts, sizes and the colour cycle for all figures that follow."""
+    plt.rcParams.update(
+        {
+            "figure.figsize": (WIDTH, 3.2),
+            "figure.dpi": 110,
+            "figure.constrained_layout.use": True,
+            "font.size": 10,
+            "axes.titlesize": 10,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.prop_cycle": cycler(color=[BLUE, RED, TEAL, ORANGE, MAGENTA, CYAN, GREY]),
+            "image.interpolation": "nearest",
+            "legend.frameon": False,
+            "legend.fontsize": 9,
+            "lines.linewidth": 1.4,
+        }
+    )
+
+
+def false_colour(
+    cube: NDArray[np.floating],
+    wavelength_nm: NDArray[np.floating],
+    domain: str,
+    like: NDArray[np.floating] | None = None,
+) -> NDArray[np.float64]:
+    """Three bands of a domain as a picture.
+
+    Parameters
+    ----------
+    cube : ndarray, shape (bands, H, W)
+    wavelength_nm : ndarray, shape (bands,)
+        Band centres; the ones nearest to `FALSE_COLOUR_NM` are shown.
+    domain : {"swir1", "swir2"}
+    like : ndarray, shape (bands, any, any), optional
+        Cube whose 1st and 99th percentiles become black and white, so that several pictures
+        compare; by default `cube` itself.
+
+    Returns
+    -------
+    ndarray, shape (H, W, 3)
+        In 0..1.
+    """
+    bands = [np.abs(wavelength_nm - nm).argmin() for nm in FALSE_COLOUR_NM[domain]]
+    reference = cube if like is None else like
+    low, high = np.percentile(reference[bands], (1, 99), axis=(1, 2))
+    span = np.maximum(high - low, np.finfo(float).tiny)  # a constant band is shown black
+    stretched = (np.moveaxis(cube[bands], 0, -1) - low) / span
+    return np.asarray(stretched.clip(0, 1), dtype=np.float64)
+
+
+def panel(
+    images: Sequence[NDArray[np.floating]],
+    titles: Sequence[str],
+    columns: int | None = None,
+    label: str | None = None,
+) -> Figure:
+    """Images side by side, without axes.
+
+    Parameters
+    ----------
+    images : sequence of ndarray, shape (H, W, 3) or (H, W)
+        Pictures, or maps of a quantity.
+    titles : sequence of str
+    columns : int, optional
+        Images in a row; by default all.
+    label : str, optional
+        Quantity and unit of the maps: gives them one scale, from 0, and a colour bar.
+    """
+    columns = columns or len(images)
+    rows = -(-len(images) // columns)
+    height = WIDTH / columns * images[0].shape[0] / images[0].shape[1] + 0.3
+    figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, rows * height), squeeze=False)
+    maps = [image for image in images if image.ndim == 2]
+    top = max((float(image.max()) for image in maps), default=1.0)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, image, title in zip(axes.flat, images, titles, strict=False):
+        shown = ax.imshow(image, cmap="viridis", vmin=0, vmax=top)
+        ax.set_title(title)
+    if label is not None:
+        figure.colorbar(shown, ax=axes, label=label, shrink=0.8)
+    return figure
+
+
+def mark_domains(ax: Axes) -> None:
+    """Shade both domains along a wavelength axis (nm), and hatch what is cut out of them."""
+    for domain in DOMAINS.values():
+        colour = DOMAIN_COLOUR[domain.name]
+        ax.axvspan(domain.low_nm, domain.high_nm, color=colour, alpha=0.08, lw=0)
+        ax.axvspan(*domain.cut_nm, facecolor="none", edgecolor=GREY, hatch="///", lw=0, alpha=0.6)
+        middle = (domain.low_nm + domain.high_nm) / 2
+        ax.annotate(
+            domain.title, (middle, 0.97), xycoords=ax.get_xaxis_transform(),
+            color=colour, ha="center", va="top",
+        )  # fmt: skip
+    ax.set(xlabel="wavelength (nm)", xlim=(1000, 2500))

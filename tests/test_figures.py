@@ -1,0 +1,60 @@
+"""Figures: what a picture shows, not how pretty it is."""
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from asnlsr.figures import DOMAIN_COLOUR, false_colour, mark_domains, panel
+
+mpl.use("Agg")
+WAVELENGTH_NM = np.array([1050.0, 1250.0, 1650.0, 1690.0])
+
+
+@pytest.fixture
+def cube():
+    """Four bands of 20 x 20; band k holds 0..399 times k + 1."""
+    return np.arange(400.0).reshape(20, 20) * np.arange(1, 5)[:, None, None]
+
+
+def test_long_wavelengths_are_red(cube):
+    cube[2] = cube[2, ::-1]  # 1650 nm, upside down
+    picture = false_colour(cube, WAVELENGTH_NM, "swir1")
+    assert picture.shape == (20, 20, 3)
+    assert picture[0, 0, 0] > 0.9  # red: brightest at the top
+    assert picture[0, 0, 2] == 0  # blue: brightest at the bottom
+
+
+def test_stretch_puts_percentiles_at_the_ends(cube):
+    picture = false_colour(cube, WAVELENGTH_NM, "swir1")
+    assert (picture.min(), picture.max()) == (0, 1)
+    assert picture[10, 0].tolist() == pytest.approx([(200 - 3.99) / (395.01 - 3.99)] * 3)
+
+
+def test_pictures_stretched_alike_keep_their_brightness(cube):
+    darker = false_colour(cube / 2, WAVELENGTH_NM, "swir1", like=cube)
+    alone = false_colour(cube / 2, WAVELENGTH_NM, "swir1")
+    assert darker.mean() < 0.55 * alone.mean()
+
+
+def test_constant_band_gives_no_nan():
+    assert (false_colour(np.ones((4, 5, 5)), WAVELENGTH_NM, "swir1") == 0).all()
+
+
+def test_panel_shows_maps_on_one_scale(cube):
+    figure = panel([cube[0], cube[1], cube[2]], ["a", "b", "c"], columns=2, label="angle (deg)")
+    images = [image for ax in figure.axes for image in ax.get_images()]
+    assert [image.get_clim() for image in images] == [(0, cube[2].max())] * 3
+    assert "angle (deg)" in {ax.get_ylabel() for ax in figure.axes}
+    plt.close(figure)
+
+
+def test_domains_are_marked_where_they_are():
+    figure, ax = plt.subplots()
+    mark_domains(ax)
+    faces = {mpl.colors.to_hex(patch.get_facecolor()): patch for patch in ax.patches}
+    for name, ends in {"swir1": (1000, 1700), "swir2": (1700, 2500)}.items():
+        span = faces[DOMAIN_COLOUR[name].lower()]
+        assert (span.get_x(), span.get_x() + span.get_width()) == ends
+    assert ax.get_xlabel() == "wavelength (nm)"
+    plt.close(figure)
