@@ -5,8 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "smoke"
+CONTENTS = yaml.safe_load((ROOT / "book/_toc.yml").read_text())
+PAGES = [
+    CONTENTS["root"],
+    *(page["file"] for part in CONTENTS["parts"] for page in part["chapters"]),
+]
 HTML = BUILD / "_build" / "html"
 
 

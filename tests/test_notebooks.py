@@ -6,9 +6,8 @@ from typing import Any
 
 import nbformat
 import pytest
-import yaml
 
-from tests.smoke_book import ROOT, smoke_book
+from tests.smoke_book import PAGES, ROOT, smoke_book
 
 CHAPTERS = sorted((ROOT / "book").glob("[0-9]*.ipynb"))
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
@@ -78,12 +77,10 @@ def test_chapter_starts_with_its_only_title(path):
 
 
 def test_contents_name_every_chapter_and_page():
-    contents = yaml.safe_load((ROOT / "book/_toc.yml").read_text())
-    listed = {contents["root"], *(entry["file"] for entry in contents["chapters"])}
     present = {
         path.stem for path in (ROOT / "book").glob("*.*") if path.suffix in {".md", ".ipynb"}
     }
-    assert listed == present
+    assert sorted(PAGES) == sorted(present)
 
 
 # That they run

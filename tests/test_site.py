@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.smoke_book import HTML, ROOT, smoke_book
+from tests.smoke_book import HTML, PAGES, smoke_book
 
-CONTENTS = yaml.safe_load((ROOT / "book/_toc.yml").read_text())
-PAGES = [CONTENTS["root"], *(entry["file"] for entry in CONTENTS["chapters"])]
 each_page = pytest.mark.parametrize("page", [*PAGES, "search", "genindex"])
 
 # What a browser fetches on its own; an <a href> waits for the reader's click.
