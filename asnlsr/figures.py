@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+import seaborn
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -120,3 +121,13 @@ def mark_domains(ax: Axes) -> None:
             color=colour, ha="center", va="top",
         )  # fmt: skip
     ax.set(xlabel="wavelength (nm)", xlim=(1000, 2500))
+
+
+def domain_contours(ax: Axes, source: NDArray[np.floating], target: NDArray[np.floating]) -> None:
+    """Draw points of both domains, (n, 2) and (m, 2), with filled contours of their density."""
+    for (name, domain), points in zip(DOMAINS.items(), (source, target), strict=True):
+        colour = DOMAIN_COLOUR[name]
+        x, y = points.T
+        seaborn.kdeplot(x=x, y=y, ax=ax, color=colour, fill=True, levels=6, thresh=0.1, alpha=0.4)
+        ax.scatter(x, y, s=3, color=colour, lw=0, label=domain.title)
+    ax.set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[])
