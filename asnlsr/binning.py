@@ -58,7 +58,7 @@ class BinnedScene:
             stop = min(start + _BLOCK_ROWS, r1)
             radiance = self._clean(self.scene.read_rows(start, stop))
             pixels = torch.from_numpy(radiance.reshape(-1, self.scene.channels))
-            # torch as for the blur: the thread pools of two libraries slow each other down.
+            # By torch as the blur: the thread pools of two libraries slow each other down.
             pieces = [weights @ pixels[:, span].T for span, weights in self._responses]
             binned[:, (start - r0) * cols : (stop - r0) * cols] = torch.cat(pieces)
         return binned.numpy().reshape(len(self.centres_nm), r1 - r0, cols)

@@ -1,5 +1,7 @@
 """The forward operator: blur by the point spread function, then every r-th pixel."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -80,32 +82,35 @@ def blur_decimate(
 ) -> torch.Tensor:
     """Blur and decimate images (N, H, W) that carry their :func:`halo` already.
 
-    The kernel is a sum of few separable ones, its leading singular vectors.
+    The kernel is a sum of few separable ones, its leading singular vectors. Their strided
+    correlations are products with banded matrices, several times faster on a CPU than
+    ``conv2d`` with one input channel.
     """
     left, values, right = np.linalg.svd(gaussian_psf() if psf is None else psf)
     rank = int(np.count_nonzero(values > _RANK_TOLERANCE * values[0]))
     columns = torch.as_tensor(left[:, :rank].T * values[:rank, None]).to(padded)
     rows = torch.as_tensor(right[:rank]).to(padded)
-    tall = _correlate(padded, columns, scale)  # (N, rank, h, W)
-    wide = [_correlate(tall[:, k].mT, rows[k : k + 1], scale)[:, 0] for k in range(rank)]
-    return torch.stack(wide).sum(dim=0).mT  # (N, h, w)
+    n, height, width = padded.shape
+    h, w = ((side - SIZE) // scale + 1 for side in (height, width))
+    tall = padded.new_empty(n, rank, h, width)
+    for out, seen, banded in _banded(columns, h, scale):
+        product = banded.flatten(0, 1) @ padded[:, seen]
+        tall[:, :, out] = product.reshape(n, rank, -1, width)
+    low = padded.new_zeros(n, h, w)
+    for out, seen, banded in _banded(rows, w, scale):
+        for k in range(rank):
+            low[:, :, out] += tall[:, k, :, seen].bmm(banded[k].T.expand(n, -1, -1))
+    return low
 
 
-def _correlate(images: torch.Tensor, taps: torch.Tensor, scale: int) -> torch.Tensor:
-    """Strided correlation down the columns: (N, H, W) with (K, 32) taps to (N, K, h, W).
-
-    As products with banded matrices, which are several times faster than ``conv2d`` with one
-    input channel.
-    """
-    outputs = (images.shape[-2] - SIZE) // scale + 1
-    pieces = []
+def _banded(
+    taps: torch.Tensor, outputs: int, scale: int
+) -> Iterator[tuple[slice, slice, torch.Tensor]]:
+    """Yield chunks of outputs, the inputs that they see, and the matrices (rank, out, in)."""
     for first in range(0, outputs, _CHUNK):
         count = min(_CHUNK, outputs - first)
-        reach = (count - 1) * scale + SIZE
-        banded = taps.new_zeros(len(taps), count, reach)
+        banded = taps.new_zeros(len(taps), count, (count - 1) * scale + SIZE)
         for k in range(count):
             banded[:, k, k * scale : k * scale + SIZE] = taps
-        window = images[:, first * scale : first * scale + reach]
-        tall = banded.flatten(0, 1) @ window
-        pieces.append(tall.reshape(len(images), len(taps), count, -1))
-    return torch.cat(pieces, dim=2)
+        seen = slice(first * scale, first * scale + banded.shape[2])
+        yield slice(first, first + count), seen, banded

@@ -40,7 +40,7 @@ def bin_response(
     FWHM = (last - first) / n, the weight of the channel at wavelength l in bin b is
     proportional to exp(-(l - c_b)^2 / (2 sigma^2)), at the true l, and the weights of a bin sum
     to 1. n departs from ``domain.bins`` as little as possible for ``bands`` bins to be left
-    after the cut. As in the release, binning comes before the cut, so that absorption channels
+    after the cut; where no n does that, one of ``bands + 1`` goes, next to the cut. As in the release, binning comes before the cut, so that absorption channels
     leak into the bins beside it.
 
     Parameters
@@ -98,9 +98,13 @@ def _centres(
     domain: Domain, first_nm: float, last_nm: float, bands: int
 ) -> tuple[int, NDArray[np.float64]]:
     """Find the number of bins nearest to ``domain.bins`` that leaves ``bands`` after the cut."""
+    spare = {}
     for bins in sorted(range(bands, 4 * bands), key=lambda bins: abs(bins - domain.bins)):
         centres = np.linspace(first_nm, last_nm, bins)
         kept = centres[domain.keeps(centres)]
         if len(kept) == bands:
             return bins, kept
-    raise ValueError(f"{domain.title}: no number of bins leaves {bands} bands after the cut")
+        spare[len(kept)] = bins, kept
+    # One bin more may leave two bands more. Then the surplus one next to the cut goes.
+    bins, kept = spare[bands + 1]
+    return bins, np.delete(kept, np.abs(kept - np.mean(domain.cut_nm)).argmin())

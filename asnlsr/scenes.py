@@ -217,11 +217,11 @@ def write_scene(
     hdr = Path(hdr)
     rows, cols, channels = shape
     header = {
-        "description": "{radiance, W m-2 sr-1 nm-1}",
+        "description": "radiance, W m-2 sr-1 nm-1",
         "samples": cols, "lines": rows, "bands": channels, "header offset": 0,
         "file type": "ENVI Standard", "data type": 4, "interleave": "bip", "byte order": 0,
         "wavelength units": "Nanometers",
-        "wavelength": [f"{value:.6g}" for value in np.asarray(wavelength_nm, dtype=np.float64)],
+        "wavelength": [f"{value:.10g}" for value in np.asarray(wavelength_nm, dtype=np.float64)],
     } | {key.replace("_", " "): value for key, value in fields.items()}  # fmt: skip
     # The header comes last: without it the pixels are not a scene.
     with replacing(hdr) as new_hdr, replacing(hdr.with_suffix(".img")) as new_img:

@@ -3,7 +3,8 @@
 import hashlib
 import logging
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -63,7 +64,7 @@ class _TiledScene(BinnedScene):
         Shape (2 * BANDS, tile + 2 * _REACH, cols + 2 * _REACH); the scene is reflected outside.
         """
         row_at = np.pad(np.arange(self.scene.rows), _REACH, mode="reflect")
-        col_at = np.pad(np.arange(self.scene.cols), _REACH, mode="reflect")
+        sides = ((0, 0), (0, 0), (_REACH, _REACH))
         kept, low = self.read_rows(0, 0), 0
         for row0 in self.row0:
             rows = row_at[row0 : row0 + tile + 2 * _REACH]
@@ -71,7 +72,7 @@ class _TiledScene(BinnedScene):
             done, high = low + kept.shape[1], rows.max() + 1
             kept = np.concatenate([kept, self.read_rows(done, high)], axis=1)
             bar.update(high - done)
-            yield kept[:, rows - low][:, :, col_at]
+            yield np.pad(kept[:, rows - low], sides, mode="reflect")
         bar.update(self.scene.rows - high)
 
 
@@ -197,14 +198,27 @@ def _cut(
 ) -> dict[str, Any]:
     """Write the tiles of a scene, numbered from ``first`` on, and tell where they came from."""
     scene = source.scene
-    with ThreadPoolExecutor(1) as pool:  # hashing leaves the interpreter to the other thread
-        digest = pool.submit(_sha256, scene.img)
+
+    def write(strip: NDArray[np.float32], first: int) -> None:
+        for name, cut in _pairs(strip, source.col0, recipe).items():
+            for store, bands in zip(stores, np.split(cut, 2, axis=1), strict=True):
+                store[name][first : first + len(bands)] = bands  # type: ignore[index]
+
+    # One thread reads, bins and hashes while the other blurs and writes the strip before.
+    with (
+        ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as writer,
+        ThreadPoolExecutor(1) as hasher,
+        _one_torch_thread(),
+    ):
+        digest = hasher.submit(_sha256, scene.img)
+        pending: Future[None] | None = None
         for strip in source.strips(recipe.tile, bar):
-            last = first + len(source.col0)
-            for name, cut in _pairs(strip, source.col0, recipe).items():
-                for store, bands in zip(stores, np.split(cut, 2, axis=1), strict=True):
-                    store[name][first:last] = bands  # type: ignore[index]
-            first = last
+            if pending:
+                pending.result()
+            pending = writer.submit(write, strip, first)
+            first += len(source.col0)
+        if pending:
+            pending.result()
         if source.clipped:
             logger.warning("%s: %d negative values clipped to 0", scene.img, source.clipped)
         return {
@@ -215,6 +229,17 @@ def _cut(
             "wavelength_nm": source.centres_nm.tolist(),
             "sha256": {"img": digest.result(), "hdr": _sha256(scene.hdr)},
         }
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Keep torch to the calling thread: its pool spins where others want the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _pairs(

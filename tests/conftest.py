@@ -1,0 +1,82 @@
+"""Fixtures: tiny scenes, tiles and a split, the command line in this process, the shared data."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+
+from asnlsr.scenes import write_scene
+from asnlsr.splits import make_split, write_split
+from asnlsr.tiles import prepare
+
+
+def smooth_radiance(rows, cols, channels, seed=0):
+    """Smooth random radiance, float32 (rows, cols, channels), darker at long wavelengths."""
+    field = gaussian_filter(
+        np.random.default_rng(seed).standard_normal((rows, cols, channels)), (2, 2, 8)
+    )
+    radiance = 0.03 * np.exp(0.5 * field / field.std()) * np.linspace(1, 0.1, channels)
+    return radiance.astype(np.float32)
+
+
+def make_scene(hdr, rows=64, cols=128, channels=151, seed=0, **fields):
+    """Write a tiny ENVI scene over 1000-2500 nm and return its header path."""
+    radiance = smooth_radiance(rows, cols, channels, seed)
+    wavelength_nm = np.linspace(1000, 2500, channels)
+    write_scene(hdr, [radiance], radiance.shape, wavelength_nm, **fields)
+    return hdr
+
+
+@pytest.fixture(scope="session")
+def tiny_scenes(tmp_path_factory):
+    """Four scenes of 64 x 128 pixels and 151 channels, two tiles of 64 pixels in each."""
+    folder = tmp_path_factory.mktemp("scenes")
+    return [make_scene(folder / f"scene-{k}.hdr", seed=k) for k in range(4)]
+
+
+@pytest.fixture(scope="session")
+def tiny_tiles(tiny_scenes, tmp_path_factory):
+    """Tile store of the tiny scenes: 8 tiles of 64 pixels per domain. Do not change it."""
+    tiles = tmp_path_factory.mktemp("tiny") / "tiles"
+    prepare(tiny_scenes, tiles, tile=64, progress=False)
+    return tiles
+
+
+@pytest.fixture(scope="session")
+def tiny_split(tiny_tiles):
+    """Split of the tiny tiles by scene: one scene in each role."""
+    path = tiny_tiles.parent / "split.json"
+    write_split(make_split(tiny_tiles, by="scene"), path)
+    return path
+
+
+@pytest.fixture
+def asnlsr(monkeypatch, capsys):
+    """Run the command line in this process: arguments to (exit code, stdout, stderr)."""
+    from asnlsr.cli import main
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["asnlsr", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+def shared_folder():
+    """Return the material beside the project, or None where it is absent."""
+    folder = Path(os.environ.get("ASNLSR_SHARED", Path(__file__).parents[2] / "shared"))
+    return folder if folder.is_dir() else None
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Return the folder with real scenes and official files; skip where it is absent."""
+    if (folder := shared_folder()) is None:
+        pytest.skip("no shared/ beside the repository and ASNLSR_SHARED does not name it")
+    return folder

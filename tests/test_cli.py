@@ -1,0 +1,422 @@
+"""The command line: wrong input ends in one line and exit code 2, nothing half-written."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from asnlsr.cli import _setting
+from asnlsr.domains import DOMAINS
+from asnlsr.scenes import write_scene
+from asnlsr.splits import read_split
+from asnlsr.tiles import open_tiles
+from tests.conftest import make_scene, smooth_radiance
+
+VERBS = ["simulate", "prepare", "split", "train", "evaluate", "table"]
+
+
+def plain_lines(err):
+    """Lines of stderr without those of progress bars, which start with a carriage return."""
+    return [line for line in err.split("\n") if line and not line.startswith("\r")]
+
+
+def assert_refused(result, *words):
+    """One line on stderr that holds the words, nothing on stdout, exit code 2."""
+    code, out, err = result
+    assert (code, out) == (2, "")
+    (line,) = plain_lines(err)
+    assert line.startswith("asnlsr: ")
+    for word in words:
+        assert str(word) in line
+
+
+# --- arguments ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_has_an_example(asnlsr, verb):
+    code, out, _ = asnlsr(verb, "--help")
+    assert code == 0
+    assert f"Example: asnlsr {verb} " in out
+
+
+def test_help_is_quick():
+    # Importing torch alone takes longer than the whole of --help may.
+    code = "import sys, asnlsr.cli; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_version(asnlsr):
+    from importlib.metadata import version
+
+    assert asnlsr("--version") == (0, f"asnlsr {version('asnlsr')}\n", "")
+
+
+def test_no_verb_shows_the_verbs(asnlsr):
+    code, out, err = asnlsr()
+    assert (code, out) == (2, "")
+    assert all(verb in err for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["prepare"], "Missing argument"),
+        (["prepare", "a.hdr"], "--out"),
+        (["prepare", "a.hdr", "--out", "t", "--tile", "big"], "--tile"),
+        (["paint"], "paint"),
+        (["split", "t", "--unknown"], "--unknown"),
+        (["simulate", "--out", "s", "--size", "512"], "512x256"),
+        (["train", "asnlsr", "--tiles", "t", "--split", "s", "--out", "r", "--set", "lr"], "--set"),
+    ],
+)
+def test_wrong_arguments(asnlsr, tmp_path, monkeypatch, arguments, word):
+    monkeypatch.chdir(tmp_path)
+    assert_refused(asnlsr(*arguments), word)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("lr=0.001", 0.001), ("steps=12", 12), ("skip=false", False), ("lr=1e-3", 1e-3),
+     ("name=warm", "warm"), ("name=a=b", "a=b"), ('name="1"', "1")],
+)  # fmt: skip
+def test_setting_is_a_json_scalar(text, value):
+    key, found = _setting(text)
+    assert (key, found) == (text.split("=")[0], value)
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize("text", ["lr", "=1", "lr=", "lr=[1]", "lr={}"])
+def test_setting_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="must be key=value"):
+        _setting(text)
+
+
+# --- scenes ------------------------------------------------------------------------------------
+
+
+def edit(hdr, old, new):
+    text = hdr.read_text()
+    assert old in text
+    hdr.write_text(text.replace(old, new))
+
+
+def drop(hdr, key):
+    lines = hdr.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith(f"{key} =")]
+    assert len(kept) == len(lines) - 1
+    hdr.write_text("".join(kept))
+
+
+def truncate(hdr):
+    os.truncate(hdr.with_suffix(".img"), 1000)
+
+
+# What is done to a whole scene of 64 x 128 x 151, and words of the answer.
+DAMAGE = {
+    "no header": (lambda hdr: hdr.unlink(), ["s.hdr", "no such header"]),
+    "no pixels": (lambda hdr: hdr.with_suffix(".img").unlink(), ["s.img", "no pixel file"]),
+    "pixels as header": (lambda hdr: shutil.copy(hdr.with_suffix(".img"), hdr), ["s.hdr", "ENVI"]),
+    "empty header": (lambda hdr: hdr.write_text(""), ["s.hdr", "not an ENVI header"]),
+    "header cut in a list": (
+        lambda hdr: hdr.write_text(hdr.read_text()[:-20]),
+        ["s.hdr", "ENVI header"],
+    ),
+    "truncated": (truncate, ["s.img", "1000 bytes", "4947968"]),
+    "more rows": (lambda hdr: edit(hdr, "lines = 64", "lines = 65"), ["s.img", "65 x 128 x 151"]),
+    "no rows": (lambda hdr: edit(hdr, "lines = 64", "lines = 0"), ["s.hdr", "lines = 0"]),
+    "rows in words": (lambda hdr: edit(hdr, "lines = 64", "lines = many"), ["lines = many"]),
+    "no bands": (lambda hdr: drop(hdr, "bands"), ["s.hdr", "bands"]),
+    "complex": (lambda hdr: edit(hdr, "data type = 4", "data type = 6"), ["s.hdr", "data type"]),
+    "interleave": (lambda hdr: edit(hdr, "= bip", "= bap"), ["s.hdr", "interleave 'bap'"]),
+    "no wavelengths": (lambda hdr: drop(hdr, "wavelength"), ["s.hdr", "no wavelength"]),
+    "too few wavelengths": (lambda hdr: edit(hdr, "{ 1000 , ", "{ "), ["s.hdr", "151"]),
+    "wavelengths in words": (lambda hdr: edit(hdr, "{ 1000 ,", "{ red ,"), ["not a number"]),
+    "non-increasing": (
+        lambda hdr: edit(hdr, "{ 1000 , 1010 , 1020", "{ 1000 , 1020 , 1010"),
+        ["s.hdr", "do not increase"],
+    ),
+    "repeated": (
+        lambda hdr: edit(hdr, "{ 1000 , 1010 ,", "{ 1000 , 1000 ,"),
+        ["s.hdr", "do not increase"],
+    ),
+    "wavenumbers": (lambda hdr: edit(hdr, "= Nanometers", "= Wavenumber"), ["wavenumber"]),
+    "no units": (lambda hdr: drop(hdr, "wavelength units"), ["s.hdr", "units"]),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_unusable_scene_is_refused(asnlsr, tmp_path, damage):
+    hdr = make_scene(tmp_path / "s.hdr")
+    spoil, words = DAMAGE[damage]
+    spoil(hdr)
+    before = sorted(tmp_path.iterdir())
+    result = asnlsr("prepare", hdr, "--out", tmp_path / "tiles", "--tile", 64)
+    assert_refused(result, *words)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_nan_is_refused_with_its_count(asnlsr, tmp_path):
+    radiance = smooth_radiance(100, 64, 151)
+    radiance[3, :5, 40] = np.nan
+    radiance[99, 7, 90] = np.inf  # in another block of rows
+    write_scene(tmp_path / "s.hdr", [radiance], radiance.shape, np.linspace(1000, 2500, 151))
+    result = asnlsr("prepare", tmp_path / "s.hdr", "--out", tmp_path / "t", "--tile", 64)
+    assert_refused(result, "s.img: 6 values in usable channels are NaN")
+    assert not (tmp_path / "t").exists()
+
+
+def test_negative_values_are_told(asnlsr, tmp_path):
+    radiance = smooth_radiance(64, 64, 151)
+    radiance[3, :5, 40] = -0.001
+    write_scene(tmp_path / "s.hdr", [radiance], radiance.shape, np.linspace(1000, 2500, 151))
+    # In a process of its own, where the log goes to stderr and not to pytest.
+    command = [sys.executable, "-m", "asnlsr.cli", "prepare", "s.hdr", "--out", "t", "--tile", "64"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert plain_lines(result.stderr) == ["s.img: 5 negative values clipped to 0"]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "channels", "words"),
+    [
+        (1000, 1700, 100, ["s.hdr", "SWIR2", "not covered"]),
+        (400, 1000, 100, ["s.hdr", "SWIR1", "not covered"]),
+        (1000, 2500, 70, ["s.hdr", "too few for 30 bins"]),
+    ],
+)
+def test_unsuitable_sensor_is_refused(asnlsr, tmp_path, low, high, channels, words):
+    radiance = smooth_radiance(64, 64, channels)
+    write_scene(tmp_path / "s.hdr", [radiance], radiance.shape, np.linspace(low, high, channels))
+    result = asnlsr("prepare", tmp_path / "s.hdr", "--out", tmp_path / "t", "--tile", 64)
+    assert_refused(result, *words)
+    assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--tile", 128], ["scene-0.hdr", "64 x 128 pixels", "smaller --tile"]),
+        (["--tile", 30], ["tile 30 with scale 4"]),
+        (["--tile", 0], ["tile 0"]),
+        (["--tile", 64, "--scale", 0], ["scale 0"]),
+        (["--tile", 64, "--border", "mirror"], ["border 'mirror'"]),
+    ],
+)
+def test_unusable_recipe_is_refused(asnlsr, tiny_scenes, tmp_path, options, words):
+    assert_refused(asnlsr("prepare", tiny_scenes[0], "--out", tmp_path / "t", *options), *words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_scenes_that_cannot_share_tiles_are_refused(asnlsr, tiny_scenes, tmp_path):
+    out = ["--out", tmp_path / "t", "--tile", 64]
+    assert_refused(asnlsr("prepare", tiny_scenes[0], tiny_scenes[0], *out), "scene-0", "rename")
+    radiance = smooth_radiance(64, 64, 151)
+    other = tmp_path / "other.hdr"
+    write_scene(other, [radiance], radiance.shape, np.linspace(1040, 2460, 151))
+    assert_refused(asnlsr("prepare", tiny_scenes[0], other, *out), "other.hdr", "prepare the two")
+
+
+# --- a disk that is full -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_files():
+    """Let no file grow beyond 100 kB: what a full disk does, without filling one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_prepare_that_cannot_write(asnlsr, tiny_scenes, tmp_path, small_files):
+    result = asnlsr("prepare", tiny_scenes[0], "--out", tmp_path / "t", "--tile", 64)
+    assert_refused(result, f"asnlsr: {tmp_path / 't'}", "File too large")
+    assert not (tmp_path / "t").exists()
+
+
+def test_simulate_that_cannot_write(asnlsr, tmp_path, small_files):
+    result = asnlsr("simulate", "--out", tmp_path / "s", "--scenes", 1, "--size", "32x32")
+    assert_refused(result, "park-0.img", "File too large")
+    assert not list(tmp_path.rglob("*.*"))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a file system of 512 kB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", disk]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small tmpfs needs root and the right to mount")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+def test_full_disk(asnlsr, tiny_scenes, small_disk):
+    result = asnlsr("prepare", tiny_scenes[0], "--out", small_disk / "t", "--tile", 64)
+    assert_refused(result, f"asnlsr: {small_disk}", "No space left on device; free some space")
+    assert not list(small_disk.iterdir())
+
+
+# --- tiles, splits and what follows ------------------------------------------------------------
+
+
+def test_prepare_and_split(asnlsr, tiny_scenes, tmp_path):
+    tiles, split = tmp_path / "tiles", tmp_path / "split.json"
+    code, out, err = asnlsr("prepare", *tiny_scenes, "--out", tiles, "--tile", 64)
+    assert (code, out) == (0, "")
+    assert "256/256" in err  # rows of the four scenes in the progress bar
+    code, out, err = asnlsr("split", tiles, "--by", "scene", "--out", split)
+    assert (code, out) == (0, "")
+    assert err == "2 source_train, 2 target_train, 2 val, 2 test\n"
+    assert sum(len(ids) for ids in read_split(split, tiles).values()) == 8
+
+
+def test_simulated_scenes_open(asnlsr, tmp_path):
+    code, *_ = asnlsr("simulate", "--out", tmp_path, "--scenes", 2, "--size", "64x96")
+    assert code == 0
+    headers = sorted(tmp_path.glob("*.hdr"))
+    assert len(headers) == 2
+    assert asnlsr("prepare", *headers, "--out", tmp_path / "t", "--tile", 64)[0] == 0
+    for domain in DOMAINS:
+        assert open_tiles(tmp_path / "t", domain).sizes["tile"] == 2
+
+
+def test_folder_that_holds_no_tiles(asnlsr, tmp_path):
+    result = asnlsr("split", tmp_path, "--out", tmp_path / "s.json")
+    assert_refused(result, "swir1.zarr", "asnlsr prepare")
+
+
+def test_damaged_tiles(asnlsr, tiny_tiles, tmp_path):
+    shutil.copytree(tiny_tiles, tmp_path / "t")
+    (tmp_path / "t/swir1.zarr/hr/.zarray").write_text('{"shape": ')
+    result = asnlsr("split", tmp_path / "t", "--out", tmp_path / "s.json")
+    assert_refused(result, "swir1.zarr", "damaged")
+    shutil.rmtree(tmp_path / "t/swir1.zarr/hr")
+    assert_refused(asnlsr("split", tmp_path / "t", "--out", tmp_path / "s.json"), "swir1.zarr")
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_unknown_split(asnlsr, tiny_tiles, tmp_path):
+    result = asnlsr("split", tiny_tiles, "--by", "pixel", "--out", tmp_path / "s.json")
+    assert_refused(result, "'pixel'", "scene")
+    assert not list(tmp_path.iterdir())
+
+
+def run_train(asnlsr, tiles, split, out, model="asnlsr", *options):
+    preset = () if "--preset" in options else ("--preset", "smoke")
+    files = ["--tiles", tiles, "--split", split, "--out", out]
+    return asnlsr("train", model, *files, *preset, *options)
+
+
+def test_train_on_absent_tiles(asnlsr, tiny_tiles, tiny_split, tmp_path):
+    split = json.loads(tiny_split.read_text())
+    split["val"] = ["moon/0/0"]
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    result = run_train(asnlsr, tiny_tiles, tmp_path / "split.json", tmp_path / "run")
+    assert_refused(result, "split.json", "moon/0/0")
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_on_a_corrupt_split(asnlsr, tiny_tiles, tmp_path):
+    (tmp_path / "split.json").write_text('{"val": [')
+    result = run_train(asnlsr, tiny_tiles, tmp_path / "split.json", tmp_path / "run")
+    assert_refused(result, "split.json", "JSON")
+    assert_refused(run_train(asnlsr, tiny_tiles, tmp_path / "no.json", tmp_path / "run"), "no.json")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "words"),
+    [
+        ("vgg", (), ["'vgg'", "asnlsr"]),
+        ("asnlsr", ("--preset", "huge"), ["'huge'", "demo"]),
+        ("asnlsr", ("--protocol", "open"), ["'open'", "blind"]),
+        ("asnlsr", ("--recipe", "cold"), ["'cold'", "warm"]),
+        ("asnlsr", ("--set", "depth=3"), ["depth"]),
+        ("asnlsr", ("--set", "steps=many"), ["steps"]),
+    ],
+)
+def test_unknown_choice_of_training(
+    asnlsr, tiny_tiles, tiny_split, tmp_path, model, options, words
+):
+    result = run_train(asnlsr, tiny_tiles, tiny_split, tmp_path / "run", model, *options)
+    assert_refused(result, *words)
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_evaluate_table(asnlsr, tiny_tiles, tiny_split, tmp_path):
+    run, metrics = tmp_path / "run", tmp_path / "metrics.csv"
+    assert run_train(asnlsr, tiny_tiles, tiny_split, run, "bicubic")[0] == 0
+    files = ["--tiles", tiny_tiles, "--split", tiny_split, "--out", metrics]
+    code, out, _ = asnlsr("evaluate", run, *files)
+    assert (code, out) == (0, "")
+    rows = pd.read_csv(metrics)
+    assert set(rows["model"]) == {"bicubic"}
+    assert set(rows["domain"]) == set(DOMAINS)
+    tested = set(rows["tile"].dropna())
+    assert tested == set(read_split(tiny_split)["test"])
+    code, out, _ = asnlsr("table", metrics)
+    assert code == 0
+    psnr = rows[(rows["metric"] == "psnr") & (rows["domain"] == "swir2")]["value"].mean()
+    assert f"{psnr:.2f}" in out
+    assert asnlsr("table", metrics, "--domain", "swir1")[1] != out
+    assert "\\begin{tabular}" in asnlsr("table", metrics, "--format", "latex")[1]
+    assert_refused(asnlsr("table", metrics, "--format", "html"), "'html'")
+    assert_refused(asnlsr("table", metrics, "--domain", "vis"), "'vis'")
+
+
+def test_evaluate_of_no_run(asnlsr, tiny_tiles, tiny_split, tmp_path):
+    files = ["--tiles", tiny_tiles, "--split", tiny_split, "--out", tmp_path / "m.csv"]
+    assert_refused(asnlsr("evaluate", tmp_path / "none", *files), "none")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", [None, "", "a,b\n1,2\n", '"unclosed'])
+def test_table_of_something_else(asnlsr, tmp_path, text):
+    if text is not None:
+        (tmp_path / "m.csv").write_text(text)
+    assert_refused(asnlsr("table", tmp_path / "m.csv"), "m.csv")
+
+
+# --- the process -------------------------------------------------------------------------------
+
+
+def test_interrupt_ends_with_130(asnlsr, tiny_scenes, tmp_path, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("asnlsr.tiles._pairs", interrupt)
+    code, _, err = asnlsr("prepare", tiny_scenes[0], "--out", tmp_path / "t", "--tile", 64)
+    assert code == 130
+    assert "Traceback" not in err
+    assert not (tmp_path / "t").exists()
+
+
+def test_wrong_input_in_a_process_of_its_own(tmp_path):
+    command = [sys.executable, "-m", "asnlsr.cli", "prepare", "no.hdr", "--out", "tiles"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert_refused((result.returncode, result.stdout, result.stderr), "no.hdr")
+    assert not list(tmp_path.iterdir())
+
+
+def test_defect_ends_with_1(monkeypatch, asnlsr, tiny_scenes, tmp_path):
+    def broken(*arguments):
+        raise RuntimeError("a defect")
+
+    # Not dressed up as wrong input: the traceback is what a developer needs.
+    monkeypatch.setattr("asnlsr.tiles._pairs", broken)
+    from asnlsr.cli import main
+
+    argv = ["asnlsr", "prepare", str(tiny_scenes[0]), "--out", str(tmp_path / "t"), "--tile", "64"]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(RuntimeError, match="a defect"):
+        main()
+    assert not (tmp_path / "t").exists()

@@ -1,0 +1,123 @@
+"""Binning against hand-written sums, and what it refuses."""
+
+import math
+
+import numpy as np
+import pytest
+
+from asnlsr.domains import DOMAINS, SWIR1, SWIR2, Domain, bin_response
+
+EVEN_300 = np.linspace(1000, 2500, 300)
+
+
+def outside_cut(domain, centre):
+    return not domain.cut_nm[0] <= centre <= domain.cut_nm[1]
+
+
+def plain_binning(domain, wavelength, usable, bins):
+    """Weights and centres by the formula of the release, one number at a time."""
+    chosen = [
+        w
+        for w, good in zip(wavelength, usable, strict=True)
+        if good and domain.low_nm <= w <= domain.high_nm
+    ]
+    first, last = chosen[0], chosen[-1]
+    sigma = (last - first) / bins / 2.3548200450309493
+    rows, centres = [], []
+    for k in range(bins):
+        centre = first + k * (last - first) / (bins - 1)
+        if outside_cut(domain, centre):
+            row = [
+                math.exp(-((w - centre) ** 2) / (2 * sigma**2)) if w in chosen else 0.0
+                for w in wavelength
+            ]
+            rows.append([value / sum(row) for value in row])
+            centres.append(centre)
+    return np.array(rows), np.array(centres)
+
+
+@pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
+def test_even_sensor_equals_the_release(domain):
+    weights, centres = bin_response(domain, EVEN_300)
+    expected, expected_centres = plain_binning(domain, EVEN_300, np.ones(300, bool), domain.bins)
+    assert weights.shape == (30, 300)
+    np.testing.assert_allclose(centres, expected_centres, rtol=1e-12)
+    np.testing.assert_allclose(weights, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
+def test_uneven_sensor_is_binned_at_its_true_centres(domain):
+    random = np.random.default_rng(1)
+    wavelength = np.sort(EVEN_300 + random.uniform(-2, 2, 300))
+    usable = random.random(300) > 0.1
+    weights, centres = bin_response(domain, wavelength, usable)
+    chosen = wavelength[usable & (wavelength >= domain.low_nm) & (wavelength <= domain.high_nm)]
+
+    def kept(bins):
+        return sum(outside_cut(domain, c) for c in np.linspace(chosen[0], chosen[-1], bins))
+
+    bins = min((n for n in range(30, 90) if kept(n) == 30), key=lambda n: abs(n - domain.bins))
+    expected, expected_centres = plain_binning(domain, wavelength, usable, bins)
+    np.testing.assert_allclose(centres, expected_centres, rtol=1e-12)
+    np.testing.assert_allclose(weights, expected, atol=1e-12)
+    assert (weights[:, ~usable] == 0).all()
+
+
+def test_flat_spectrum_stays_flat():
+    for domain in DOMAINS.values():
+        weights, _ = bin_response(domain, EVEN_300)
+        np.testing.assert_allclose(weights @ np.full(300, 0.7), 0.7, rtol=1e-12)
+
+
+def test_ends_of_the_cut_are_cut():
+    # Eleven bins at 0, 10 ... 100; a cut from 40 to 60 with both ends takes 40, 50 and 60.
+    domain = Domain("toy", "TOY", 0.0, 100.0, 11, (40.0, 60.0))
+    _, centres = bin_response(domain, np.arange(101.0), bands=8)
+    np.testing.assert_allclose(centres, [0, 10, 20, 30, 70, 80, 90, 100], atol=1e-9)
+
+
+def test_bad_channels_at_the_end_do_not_pull_a_bin_out_of_the_data():
+    usable = EVEN_300 < 2460
+    weights, centres = bin_response(SWIR2, EVEN_300, usable)
+    assert centres[-1] == EVEN_300[usable][-1]
+    assert (weights[:, ~usable] == 0).all()
+
+
+def test_thirty_bands_are_left_wherever_the_sensor_ends():
+    # Up to 2450 nm, 37 bins leave 29 bands and 38 leave 31: the cut then loses a bin too.
+    first, last = 1702.34, 2449.83
+    counts = [
+        sum(outside_cut(SWIR2, c) for c in np.linspace(first, last, n)) for n in range(30, 60)
+    ]
+    assert 30 not in counts
+    wavelength = np.linspace(first, last, 150)
+    _, centres = bin_response(SWIR2, wavelength)
+    assert len(centres) == 30
+    assert set(centres) < set(np.linspace(first, last, 30 + counts.index(31)))
+    for end in np.arange(2420, 2501, 0.37):
+        assert bin_response(SWIR2, np.linspace(first, end, 150))[0].shape == (30, 150)
+
+
+def test_real_sensors_share_their_bands(shared):
+    from asnlsr.scenes import open_scene
+
+    scenes = [open_scene(hdr) for hdr in sorted((shared / "data/aviris").glob("*.hdr"))]
+    assert len({scene.channels for scene in scenes}) > 1
+    for domain in (SWIR1, SWIR2):
+        centres = [bin_response(domain, s.wavelength_nm, s.usable)[1] for s in scenes]
+        assert np.ptp(centres, axis=0).max() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("wavelength", "usable", "reason"),
+    [
+        (np.linspace(400, 1000.5, 200), None, "SWIR1.*not covered.*1000-1000"),
+        (np.linspace(400, 900, 200), None, "SWIR1.*not covered.*none of it"),
+        (np.linspace(1000, 1600, 200), None, "SWIR1.*not covered.*1000-1600"),
+        (np.linspace(1000, 1700, 40), None, "27 usable channels outside the cut.*30 bins"),
+        (EVEN_300, ~((EVEN_300 > 1100) & (EVEN_300 < 1150)), "no usable channel near 11"),
+    ],
+)
+def test_unsuitable_sensor_is_refused(wavelength, usable, reason):
+    with pytest.raises(ValueError, match=reason):
+        bin_response(SWIR1, wavelength, usable)

@@ -1,0 +1,100 @@
+"""Roles of tiles: sizes by hand, no scene in two roles, and files that are refused."""
+
+import json
+
+import pytest
+
+from asnlsr.splits import ROLES, make_split, read_split, write_split
+from asnlsr.tiles import open_tiles, prepare, tile_ids
+from tests.conftest import make_scene
+
+
+@pytest.fixture(scope="module")
+def many_tiles(tmp_path_factory):
+    """Write seven scenes with two tiles of 32 pixels each."""
+    folder = tmp_path_factory.mktemp("many")
+    scenes = [make_scene(folder / f"s{k}.hdr", rows=32, cols=64, seed=k) for k in range(7)]
+    prepare(scenes, folder / "tiles", tile=32, progress=False)
+    return folder / "tiles"
+
+
+def scenes_of(ids):
+    return {tile.split("/")[0] for tile in ids}
+
+
+# (scenes, test, validation, target, source), the rule worked out by hand.
+@pytest.mark.parametrize("counts", [(4, 1, 1, 1, 1), (5, 2, 1, 1, 1), (6, 2, 1, 1, 2),
+                                    (7, 2, 1, 1, 3), (12, 4, 2, 2, 4)])  # fmt: skip
+def test_scenes_per_role(tiny_scenes, tmp_path, monkeypatch, counts):
+    n, test, val, target, source = counts
+    ids = [f"scene-{k}/{row}/0" for k in range(n) for row in (0, 64)]
+    monkeypatch.setattr("asnlsr.splits.open_tiles", lambda tiles, domain: None)
+    monkeypatch.setattr("asnlsr.splits.tile_ids", lambda store: ids)
+    split = make_split(tmp_path, by="scene")
+    found = [len(scenes_of(split[role])) for role in ("test", "val", "target_train")]
+    assert found == [test, val, target]
+    assert len(scenes_of(split["source_train"])) == source
+    assert sorted(sum(split.values(), [])) == sorted(ids)
+    assert sum(len(scenes_of(split[role])) for role in ROLES) == n
+
+
+def test_thirds_of_tiles(many_tiles):
+    ids = tile_ids(open_tiles(many_tiles, "swir2"))
+    split = make_split(many_tiles, by="tile")
+    assert sorted(len(split[role]) for role in ROLES[:3]) == [4, 5, 5]
+    assert sorted(sum((split[role] for role in ROLES[:3]), [])) == sorted(ids)
+    assert split["test"] == split["val"]
+    assert scenes_of(split["source_train"]) & scenes_of(split["target_train"])
+
+
+@pytest.mark.parametrize("by", ["scene", "tile"])
+def test_seed_decides(many_tiles, by):
+    splits = [make_split(many_tiles, by, seed) for seed in (0, 0, 1, 2, 3)]
+    assert splits[0] == splits[1]
+    assert any(split != splits[0] for split in splits[2:])
+
+
+def test_round_trip_through_json(many_tiles, tmp_path):
+    split = make_split(many_tiles, by="tile")
+    write_split(split, tmp_path / "split.json")
+    assert read_split(tmp_path / "split.json", many_tiles) == split
+    assert json.loads((tmp_path / "split.json").read_text()) == split
+    assert [path.name for path in tmp_path.iterdir()] == ["split.json"]
+
+
+def test_absent_tiles_are_named(many_tiles, tmp_path):
+    split = make_split(many_tiles, by="tile")
+    split["val"] = [*split["val"], "s9/0/0", "s0/1/1"]
+    write_split(split, tmp_path / "split.json")
+    assert read_split(tmp_path / "split.json") == split
+    with pytest.raises(ValueError, match=r"2 of its tiles, such as s0/1/1"):
+        read_split(tmp_path / "split.json", many_tiles)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"val": ["a/0/0"', "not a JSON file"),
+        ("\x80\x02cnumpy", "not a JSON file"),
+        ("[" * 100_000, "not a JSON file"),
+        ("[]", "must map"),
+        ('{"val": []}', "must map"),
+        ('{"source_train": [], "target_train": [], "val": [], "test": [1]}', "must map"),
+        ('{"source_train": [], "target_train": [], "val": [], "test": "a/0/0"}', "must map"),
+    ],
+)
+def test_damaged_split_is_refused(tmp_path, text, reason):
+    path = tmp_path / "split.json"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(ValueError, match=rf"split\.json: {reason}"):
+        read_split(path)
+
+
+def test_too_few_scenes_or_tiles_are_refused(tiny_scenes, tmp_path):
+    prepare(tiny_scenes[:1], tmp_path / "tiles", tile=64, progress=False)
+    with pytest.raises(ValueError, match="1 scenes, a split by scene needs at least 4"):
+        make_split(tmp_path / "tiles", by="scene")
+    with pytest.raises(ValueError, match="2 tiles, a split by tile needs at least 3"):
+        make_split(tmp_path / "tiles", by="tile")
+    with pytest.raises(ValueError, match="'pixel' is neither"):
+        make_split(tmp_path / "tiles", by="pixel")
