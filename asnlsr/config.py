@@ -129,9 +129,7 @@ class Workspace:
         """File of the split of tiles into roles."""
         return self.root / f"split-{by}.json"
 
-    def run(
-        self, model: str, protocol: str = "blind", recipe: str = "warm", seed: int = 0
-    ) -> Path:
+    def run(self, model: str, protocol: str = "blind", recipe: str = "warm", seed: int = 0) -> Path:
         """Folder of one training run."""
         return self.root / "runs" / f"{model}-{protocol}-{recipe}-s{seed}"
 

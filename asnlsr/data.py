@@ -27,14 +27,16 @@ def log_scale(radiance: Array) -> Array:
     """Return z = (ln max(x, 1e-4) - ln 1e-4) / (ln 2 - ln 1e-4) of radiance of any shape."""
     if isinstance(radiance, Tensor):
         return (radiance.clamp(min=FLOOR).log() - float(np.log(FLOOR))) / _SPAN
-    return ((np.log(np.maximum(radiance, FLOOR)) - np.log(FLOOR)) / _SPAN).astype(np.float32)
+    z: Array = ((np.log(np.maximum(radiance, FLOOR)) - np.log(FLOOR)) / _SPAN).astype(np.float32)
+    return z
 
 
 def unscale(z: Array) -> Array:
     """Return the radiance of z, the inverse of `log_scale` above its floor."""
     if isinstance(z, Tensor):
         return (z * _SPAN + float(np.log(FLOOR))).exp()
-    return np.exp(z * _SPAN + np.log(FLOOR)).astype(np.float32)
+    radiance: Array = np.exp(z * _SPAN + np.log(FLOOR)).astype(np.float32)
+    return radiance
 
 
 def select(tiles: Path, domain: str, ids: list[str]) -> xr.Dataset:

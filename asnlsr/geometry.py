@@ -13,328 +13,348 @@ from scipy.special import expit
 
 from asnlsr.materials import MATERIALS
 
-Array = NDArray[np.float32]
-Rng = np.random.Generator
+Float = NDArray[np.float64]
 SUN = np.array([-0.45, -0.66, 0.60])  # unit vector to the sun: high, left, behind the camera
-GROUND, WALL = 0.66, 0.60  # cosine of the sun's incidence on a horizontal plane, on a facade
-SHADE = 0.05  # of the direct light: what surroundings in the sun throw into a shadow
+GROUND, WALL = 0.66, 0.60  # cosine of the sun's incidence on level ground, on a facade
+SHADE = 0.14  # of the direct light: what surroundings in the sun throw into a shadow
+GLINT = 40.0  # brightness of a mirror image of the sun, blurred to a pixel, white in the sun = 1
+FOCAL = 2.8  # focal length in picture heights: a field of view of 20 degrees, as the instrument
 CODE = {name: code for code, name in enumerate(MATERIALS)}
 
 
 @dataclass
 class Canvas:
-    """State of the painting; every field is an array (2 rows, 2 cols)."""
+    """State of the painting; every field but `rng` is an array (2 rows, 2 cols)."""
 
+    rng: np.random.Generator
     material: NDArray[np.uint8]  # position in `MATERIALS`
-    blend: Array  # 0..1, between the first and the last spectrum of the material
-    sun: Array  # direct light, as a factor of the beam: incidence x visibility x texture
-    sky: Array  # diffuse light, as a factor: part of the sky that is seen x texture
+    look: Float  # (3, ...): blend 0..1 from the first to the last spectrum of the material;
+    # direct light (incidence x visibility x texture); diffuse light (open sky x texture)
+    grain: Float  # weathering of surfaces: mean 0, standard deviation 1
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns of the canvas."""
-        return self.sun.shape[0], self.sun.shape[1]
+    @classmethod
+    def blank(cls, rng: np.random.Generator, size: tuple[int, int]) -> "Canvas":
+        """Return a clear sky, brighter towards the horizon, over size (rows, cols)."""
+        rows, cols = 2 * size[0], 2 * size[1]
+        look = np.zeros((3, rows, cols))
+        look[2] = np.linspace(0.9, 2.0, rows)[:, None]
+        sky = np.full((rows, cols), CODE["white"], np.uint8)
+        return cls(rng, sky, look, fractal(rng, (rows, cols), 1.1))
 
-    def paint(
-        self, at: tuple[object, ...], material: str, blend: ArrayLike, sun: ArrayLike, sky: ArrayLike
-    ) -> None:
-        """Replace what is seen at the index `at`."""
+    def paint(self, at: tuple[object, ...], material: str, *look: ArrayLike) -> None:
+        """Replace what is seen at the index `at` by a material with blend, sun and sky."""
         self.material[at] = CODE[material]
-        self.blend[at] = np.clip(blend, 0, 1)
-        self.sun[at] = np.maximum(sun, 0)
-        self.sky[at] = np.maximum(sky, 0)
+        for layer, values in zip(self.look, look, strict=True):
+            layer[at] = np.maximum(values, 0)
+
+    def under(self, place: Float) -> tuple[NDArray[np.uint8], Float]:
+        """Return material (n,) and look (3, n) at the points (n, 2) x, y."""
+        rows, cols = self.material.shape
+        x, y = np.clip(place.T, 0, [[cols - 1], [rows - 1]]).astype(int)
+        return self.material[y, x], self.look[:, y, x]
+
+    def cast(self, before: Float, foot: int, across: int, down: int) -> None:
+        """Shade the wall above row `foot` by what was painted since `look` was `before`."""
+        new = np.any(self.look != before, axis=0)
+        shadow = np.zeros_like(new)
+        shadow[down:foot, across:] = new[: foot - down, : new.shape[1] - across]
+        self.look[1][shadow & ~new & (self.material != CODE["white"])] *= 1.3 * SHADE
 
 
-def fractal(rng: Rng, shape: tuple[int, int], power: float = 2.0, stretch: float = 1.0) -> Array:
-    """Random field with power spectrum f^-power, mean 0, standard deviation 1, periodic.
-
-    `stretch` > 1 draws it out along the columns (lawn seen at a low angle), < 1 along the rows.
-    """
-    fy = np.fft.fftfreq(shape[0])[:, None] * np.sqrt(1 / stretch)
-    fx = np.fft.rfftfreq(shape[1]) * np.sqrt(stretch)
-    amplitude = np.maximum(np.hypot(fy, fx), 1 / max(shape)) ** (-power / 2)
-    field = np.fft.irfft2(np.fft.rfft2(rng.standard_normal(shape)) * amplitude, shape)
-    return np.asarray((field - field.mean()) / field.std(), np.float32)
+def fractal(rng: np.random.Generator, shape: tuple[int, int], power: float) -> Float:
+    """Periodic random field with power spectrum f^-power, mean 0, standard deviation 1."""
+    f = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
+    f[0, 0] = np.inf
+    field = np.fft.irfft2(np.fft.rfft2(rng.standard_normal(shape)) * f ** (-power / 2), shape)
+    return np.asarray(field / field.std())
 
 
-def splat(
-    canvas: Canvas,
-    centre: NDArray[np.float64],
-    size: NDArray[np.float64],
-    angle: NDArray[np.float64],
-    material: str,
-    blend: NDArray[np.float64] | None,
-    sun: NDArray[np.float64],
-    sky: NDArray[np.float64],
-) -> None:
+def splat(canvas: Canvas, place: Float, size: Float, angle: Float, material: str, look: Float) -> None:
     """Paint many small ellipses (leaves, blades, stones), the last one on top.
 
-    centre (n, 2) is x, y; size (n, 2) the half axes; without `blend`, `sun` and `sky` multiply
-    what was painted before under the centre, so that blades of grass keep the shadow they are in.
+    place (n, 2) is x, y; size (n, 2) the half axes; angle (n,) in radians; look (3, n).
     """
-    rows, cols = canvas.shape
-    for start in range(0, len(centre), 20000):
+    rows, cols = canvas.material.shape
+    for start in range(0, len(place), 20000):
         part = slice(start, start + 20000)
         reach = int(np.ceil(size[part].max()))
         dy, dx = (d.ravel() for d in np.mgrid[-reach : reach + 1, -reach : reach + 1])
-        whole = np.floor(centre[part]).astype(int)
-        away = np.stack([dx, dy], -1) - (centre[part] - whole)[:, None]
-        cos, sin = np.cos(angle[part])[:, None], np.sin(angle[part])[:, None]
-        along = (away[..., 0] * cos + away[..., 1] * sin) / size[part, :1]
-        across = (away[..., 1] * cos - away[..., 0] * sin) / size[part, 1:]
+        whole = np.floor(place[part]).astype(int)
+        away = np.stack([dx, dy], -1) - (place[part] - whole)[:, None]
+        turn = np.exp(-1j * angle[part])[:, None] * (away[..., 0] + 1j * away[..., 1])
         x, y = whole[:, :1] + dx, whole[:, 1:] + dy
-        hit = (along**2 + across**2 <= 1) & (x >= 0) & (x < cols) & (y >= 0) & (y < rows)
-        one = np.nonzero(hit)[0] + start
-        at = (y[hit], x[hit])
-        if blend is None:
-            root = (np.clip(centre[:, 1], 0, rows - 1).astype(int),
-                    np.clip(centre[:, 0], 0, cols - 1).astype(int))
-            under = canvas.blend[root], canvas.sun[root], canvas.sky[root]
-            canvas.paint(at, material, under[0][one], (under[1] * sun)[one], (under[2] * sky)[one])
-        else:
-            canvas.paint(at, material, blend[one], sun[one], sky[one])
+        hit = (turn.real / size[part, :1]) ** 2 + (turn.imag / size[part, 1:]) ** 2 <= 1
+        hit &= (x >= 0) & (x < cols) & (y >= 0) & (y < rows)
+        canvas.paint((y[hit], x[hit]), material, *look[:, np.nonzero(hit)[0] + start])
 
 
 def limb(
-    canvas: Canvas, rng: Rng, start: NDArray[np.float64], end: NDArray[np.float64],
-    width: tuple[float, float], bark: Array, light: float,
+    canvas: Canvas, start: Float, end: Float, width: tuple[float, float], material: str, light: float
 ) -> None:
-    """Paint a tapering round branch from `start` to `end` (x, y, z), lit from the sun's side."""
-    rows, cols = canvas.shape
-    low = np.floor(np.minimum(start, end) - max(width)).astype(int)
-    high = np.ceil(np.maximum(start, end) + max(width)).astype(int) + 1
-    x0, x1 = np.clip([low[0], high[0]], 0, cols)
-    y0, y1 = np.clip([low[1], high[1]], 0, rows)
-    if x0 >= x1 or y0 >= y1:
-        return
+    """Paint a tapering round branch or post from `start` to `end` (x, y, z); metal glints."""
+    rows, cols = canvas.material.shape
+    low = np.floor(np.minimum(start, end)[:2] - max(width) - 1).astype(int)
+    high = np.ceil(np.maximum(start, end)[:2] + max(width) + 2).astype(int)
+    (x0, x1), (y0, y1) = np.clip([low[0], high[0]], 0, cols), np.clip([low[1], high[1]], 0, rows)
     y, x = np.mgrid[y0:y1, x0:x1]
     run = (end - start)[:2]
     length = max(float(np.hypot(*run)), 1e-3)
     ux, uy = run / length
     t = np.clip(((x - start[0]) * ux + (y - start[1]) * uy) / length, 0, 1)
     px, py = x - start[0] - t * run[0], y - start[1] - t * run[1]
-    radius = np.maximum(width[0] + t * (width[1] - width[0]), 0.35)
-    v = (px * -uy + py * ux) / radius
-    inside = np.hypot(px, py) <= radius
-    towards = np.sqrt(np.clip(1 - v**2, 0, 1))
-    lit = np.clip(-uy * v * SUN[0] + ux * v * SUN[1] + towards * SUN[2], 0, None)
-    relief = np.exp(0.35 * bark[y % bark.shape[0], x % bark.shape[1]])
-    sun = (lit * light + SHADE) * relief
-    at = (y[inside], x[inside])
-    canvas.paint(at, "bark", 0.5 + 0.25 * bark[at[0] % bark.shape[0], at[1] % bark.shape[1]],
-                 sun[inside], (0.4 * relief)[inside])
+    radius = np.maximum(width[0] + t * (width[1] - width[0]), 0.5)
+    on = np.hypot(px, py) <= radius
+    v = ((py * ux - px * uy) / radius)[on]
+    front = np.sqrt(np.clip(1 - v**2, 0, 1))
+    at = (y[on], x[on])
+    relief = np.exp(0.2 * canvas.grain[at[0] // 3, at[1]])
+    lit = np.clip(-uy * v * SUN[0] + ux * v * SUN[1] + front * SUN[2], 0, None) * light
+    if material == "metal":
+        lit += 0.01 * GLINT * np.exp(-(((v + 0.3) * radius[on]) ** 2))
+    blend = np.clip(0.5 + 0.3 * canvas.grain[at], 0, 1)
+    canvas.paint(at, material, blend, (lit + SHADE) * relief, 0.4 * relief)
 
 
 def grow(
-    rng: Rng, base: NDArray[np.float64], heading: NDArray[np.float64], length: float, width: float,
-    level: int,
-) -> tuple[list[tuple[NDArray[np.float64], NDArray[np.float64], tuple[float, float]]], list[NDArray[np.float64]]]:
-    """Grow a branch and what it carries: its pieces (start, end, widths) and its tips."""
-    pieces, here = [], base
+    rng: np.random.Generator, here: Float, heading: Float, length: float, width: float, level: int
+) -> tuple[list[tuple[Float, Float, tuple[float, float]]], list[Float]]:
+    """Grow a branch and all that it carries: pieces (start, end, widths), and tips for leaves."""
+    pieces, tips = [], []
     for k in range(3):  # a branch bends a little on its way
-        heading = heading + rng.normal(0, 0.12, 3) + np.array([0, -0.05, 0])
+        heading = heading + rng.normal(0, 0.12, 3) + [0, -0.06, 0]
         heading /= np.linalg.norm(heading)
         there = here + heading * length / 3
         pieces.append((here, there, (width * (1 - 0.1 * k), width * (0.9 - 0.1 * k))))
         here = there
-    if level == 0:
-        return pieces, [here]
-    tips = [here] if level < 3 else []
-    for _ in range(rng.integers(2, 4)):
-        side = heading + rng.normal(0, 0.55, 3)
-        scale = rng.uniform(0.62, 0.88)
-        grown, ends = grow(rng, here, side / np.linalg.norm(side), length * scale, width * 0.62, level - 1)
-        pieces += grown
-        tips += ends
+        if level < 3:
+            tips.append(here + rng.normal(0, 0.2, 3) * length)
+    for _ in range(rng.integers(2, 4) if level else 0):
+        side = heading + rng.normal(0, 0.5, 3)
+        side /= np.linalg.norm(side)
+        part = grow(rng, here, side, length * rng.uniform(0.62, 0.88), width * 0.62, level - 1)
+        pieces, tips = pieces + part[0], tips + part[1]
     return pieces, tips
 
 
 def foliage(
-    canvas: Canvas, rng: Rng, centres: NDArray[np.float64], radius: NDArray[np.float64],
-    leaf: float, material: str, light: float, cover: float = 1.0,
+    canvas: Canvas, centres: Float, radius: Float, leaf: float, material: str, light: float
 ) -> None:
-    """Paint clusters of leaves around `centres` (n, 3); `cover` is leaf area over cluster area."""
-    count = np.maximum(3, cover * radius**2 / (0.5 * leaf**2)).astype(int)
-    which = np.repeat(np.arange(len(centres)), count)
-    out = rng.standard_normal((which.size, 3))
-    out /= np.linalg.norm(out, axis=1, keepdims=True)
-    out *= rng.random((which.size, 1)) ** 0.4
-    place = centres[which] + out * radius[which, None] * [1.0, 0.75, 1.0]
-    middle = centres.mean(axis=0)
-    extent = np.linalg.norm(centres - middle, axis=1).max() + radius.mean()
-    normal = out + 0.5 * (place - middle) / extent + rng.normal(0, 0.5, out.shape)
+    """Paint a crown or hedge: clusters of leaves around `centres` (n, 3), far ones first."""
+    rng = canvas.rng
+    count = np.maximum(4, 1.5 * (radius / leaf) ** 2).astype(int)
+    one = np.repeat(np.arange(len(centres)), count)
+    out = rng.normal(0, 0.5, (one.size, 3)) * [1.15, 0.8, 1.0]
+    place = centres[one] + out * radius[one, None]
+    depth = (place - centres.mean(axis=0)) / (np.abs(centres - centres.mean(axis=0)).max() + 1)
+    normal = 1.2 * out + depth + rng.normal(0, 0.6, out.shape)
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
     # a leaf is shaded by its own cluster and by the crown between it and the sun
-    seen = expit(4 * (out @ SUN) + 1) * expit(4 * ((place - middle) @ SUN) / extent + 1.2)
-    sun = light * (np.clip(normal @ SUN, 0.08, 1) * seen * rng.uniform(0.6, 1.3, which.size)) + SHADE
-    sky = 0.25 + 0.45 * np.clip(0.5 - 0.5 * out[:, 1], 0, 1)
+    seen = 0.5 + 0.5 * expit(4 * (out @ SUN) + 1.2) * expit(4 * (depth @ SUN) + 1.2)
+    sun = light * np.clip(normal @ SUN, 0.3, 1) * seen * rng.uniform(0.85, 1.15, one.size) + SHADE
+    blend = 0.5 + 0.15 * rng.standard_normal(len(centres))[one] + rng.normal(0, 0.1, one.size)
+    look = np.stack([np.clip(blend, 0, 1), sun, 0.25 + 0.3 * expit(-3 * out[:, 1])])
+    size = leaf * rng.uniform(0.7, 1.3, (one.size, 2)) * [1.0, 0.6]
     order = np.argsort(place[:, 2], kind="stable")
-    size = leaf * rng.uniform(0.6, 1.3, (which.size, 2)) * [1.0, 0.6]
-    blend = np.clip(0.5 + 0.2 * rng.standard_normal(len(centres))[which] + 0.15 * rng.standard_normal(which.size), 0, 1)
-    splat(canvas, place[order, :2], size[order], rng.uniform(0, np.pi, which.size)[order], material,
-          blend[order], sun[order], sky[order])
+    angle = rng.uniform(0, np.pi, one.size)
+    splat(canvas, place[order, :2], size[order], angle, material, look[:, order])
 
 
-def tree(
-    canvas: Canvas, rng: Rng, foot: tuple[float, float], height: float, material: str, light: float
-) -> None:
+def tree(canvas: Canvas, foot: tuple[float, float], height: float, material: str) -> None:
     """Paint a tree that stands at `foot` (x, y): limbs, with leaves behind and before them."""
-    base = np.array([foot[0], foot[1], 0.0])
-    pieces, tips = grow(rng, base, np.array([0.0, -1.0, 0.0]), 0.3 * height, 0.025 * height, 5)
-    ends = np.array(tips)
-    bark = fractal(rng, (256, 256), 1.2, 0.15)
-    leaf, radius = max(0.9, height / 330), rng.uniform(0.03, 0.065, len(ends)) * height
-    back = ends[:, 2] < np.median(ends[:, 2])
-    foliage(canvas, rng, ends[back], radius[back], leaf, material, 0.5 * light)
+    rng = canvas.rng
+    base = np.array([*foot, 0.0])
+    pieces, ends = grow(rng, base, np.array([0.0, -1.0, 0.0]), 0.27 * height, 0.022 * height, 5)
+    tips = np.array(ends)
+    leaf, radius = max(0.9, height / 350), rng.uniform(0.015, 0.045, len(tips)) * height
+    back = tips[:, 2] < np.median(tips[:, 2])
+    foliage(canvas, tips[back], radius[back], leaf, material, 0.5)
+    flare = (0.031 * height, 0.022 * height)
+    limb(canvas, base, base - [0, 0.1 * height, 0], flare, "bark", 0.4)
     for start, end, width in pieces:
-        limb(canvas, rng, start, end, width, bark, 0.7 * light)
-    foliage(canvas, rng, ends[~back], radius[~back], leaf, material, light)
+        limb(canvas, start, end, width, "bark", 0.4)
+    foliage(canvas, tips[~back], radius[~back], leaf, material, 1.0)
 
 
-def sky(canvas: Canvas, rng: Rng) -> None:
-    """Paint a clear sky, brighter towards the horizon."""
-    rows, cols = canvas.shape
-    glow = 0.6 + 0.5 * np.linspace(0, 1, rows)[:, None] + 0.02 * fractal(rng, (rows, cols), 3)
-    canvas.paint((slice(None),), "white", 0, 0 * glow, glow)
+def hedge(canvas: Canvas, foot: float, high: float, material: str) -> None:
+    """Paint a band of shrubs or far trees with an uneven upper rim; `foot` is its lower edge."""
+    rng, cols = canvas.rng, canvas.material.shape[1]
+    rim = np.cumsum(rng.normal(0, 1, cols + 1))
+    rim = 0.75 + 0.25 * np.sin(rim / 8 + rng.uniform(0, 6))
+    n = int(9 * cols / high) + 20
+    x = rng.uniform(0, cols, n)
+    y = foot - high * rng.random(n) * rim[x.astype(int)]
+    centres = np.stack([x, y, y + rng.normal(0, 0.15 * high, n)], -1)
+    leaf = max(0.9, canvas.material.shape[0] / 900)
+    foliage(canvas, centres, high * rng.uniform(0.08, 0.26, n), leaf, material, 0.9)
 
 
-def ground(canvas: Canvas, rng: Rng, horizon: int, shadows: list[tuple[float, float]]) -> None:
-    """Paint lawn, path, worn soil, litter and cast shadows below `horizon`, in perspective."""
-    rows, cols = canvas.shape
-    y, x = np.mgrid[horizon:rows, 0:cols].astype(float)
-    away = np.minimum((rows - horizon) / (y - horizon + 1), 40)  # distance; 1 at the lower edge
+def ground(canvas: Canvas, top: int, cover: str, crowns: list[tuple[float, float, float]]) -> None:
+    """Paint level ground from row `top` down, in perspective, with the shadows of tree crowns.
+
+    crowns holds x and y of the foot and the height of each tree.
+    """
+    rows, cols = canvas.material.shape
+    rng = canvas.rng
+    horizon = top - 0.02 * rows
+    y, x = np.mgrid[top:rows, 0:cols]
+    away = (rows - horizon) / (y - horizon)  # distance, 1 at the lower edge
     side = (x - cols / 2) / rows * away
-    tile = fractal(rng, (512, 512), 2.2)
+    tile = fractal(rng, (512, 512), 2.0)
 
-    def texture(scale: float) -> Array:
-        at = np.stack([away, side]) * scale + rng.uniform(0, 512, (2, 1, 1))
-        return np.asarray(map_coordinates(tile, at, order=1, mode="grid-wrap"), np.float32)
+    def texture(scale: float) -> Float:
+        at = np.stack([away * FOCAL / 2, side]) * scale + rng.uniform(0, 512, (2, 1, 1))
+        return np.asarray(map_coordinates(tile, at, order=1, mode="grid-wrap"))
 
-    broad, fine = texture(60), texture(400)
-    tone = np.exp(0.25 * broad + 0.25 * fine / away)
+    broad = texture(60)
+    tone = np.exp(0.15 * broad + 0.15 * texture(500) / away)
     sun = np.full(x.shape, GROUND)
-    for where, reach in shadows:
-        ragged = 0.8 * texture(120) + 0.4 * texture(400)
-        inside = ((side - where) / 0.5) ** 2 + ((away - reach) / (0.35 * reach)) ** 2
-        sun *= 1 - 0.93 * expit(6 * (1 - inside + 0.5 * ragged))
-    here = (slice(horizon, rows),)
-    canvas.paint(here, "lawn", 0.35 + 0.2 * broad, (sun + SHADE) * tone * 0.8, 0.7 * tone)
-    middle = rng.uniform(-0.2, 0.2) + 0.25 * np.sin(rng.uniform(0, 6) + away * 0.7)
-    edge = np.abs(side - middle) - 0.16 + 0.012 * texture(200)
-    for material, width in (("soil", 0.05), ("gravel", 0.0)):
+    for foot_x, foot_y, height in crowns:
+        far = (rows - horizon) / (foot_y - horizon)
+        tall = height / rows * far
+        across = (side - (foot_x - cols / 2) / rows * far - 0.45 * tall) / (0.3 * tall)
+        along = (away - far - 0.45 * tall / FOCAL) * FOCAL / (0.35 * tall)
+        sun *= 1 - 0.87 * expit(5 * (1 - across**2 - along**2 + 0.6 * texture(120)))
+        trunk = (side - (foot_x - cols / 2) / rows * far) - 0.75 * (away - far) * FOCAL
+        sun[(np.abs(trunk) < 0.02 * tall) & (away > far) & (along < 0)] *= 1.3 * SHADE
+    sun += SHADE
+    look = np.clip(0.4 + 0.2 * broad, 0, 1), sun * tone, 0.7 * tone
+    canvas.paint((slice(top, rows),), cover, *look)
+    middle = rng.uniform(-0.2, 0.2) + 0.2 * np.sin(rng.uniform(0, 6) + away * 0.7)
+    edge = np.abs(side - middle) - 0.15 + 0.01 * texture(200)
+    for material, width in (("soil", 0.03), ("gravel", 0.0)) if cover == "lawn" else ():
         on = edge < width * (1 + 0.8 * texture(150))
-        at = (y[on].astype(int), x[on].astype(int))
-        canvas.paint(at, material, 0.5 + 0.2 * broad[on], ((sun + SHADE) * tone)[on], 0.8 * tone[on])
-    scatter(canvas, rng, horizon)
+        canvas.paint((y[on], x[on]), material, *(layer[on] for layer in look))
 
 
-def scatter(canvas: Canvas, rng: Rng, horizon: int) -> None:
-    """Scatter blades of grass, fallen leaves and stones over the ground, smaller with distance."""
-    rows, cols = canvas.shape
-    deep = rows - horizon
-    for material, share, long, wide, tilt in (
-        ("lawn", 0.25, 9.0, 1.1, np.pi / 2), ("gravel", 0.02, 2.6, 1.8, 0.0), ("litter", 0.004, 4.0, 2.0, 0.0)
+def scatter(canvas: Canvas, top: int) -> None:
+    """Scatter blades of grass, stones and fallen leaves over the ground, smaller with distance."""
+    rows, cols = canvas.material.shape
+    rng, deep = canvas.rng, rows - top
+    for material, home, share, long, wide, tilt in (
+        ("lawn", "lawn", 0.25, 9.0, 1.2, np.pi / 2),
+        ("gravel", "gravel", 0.03, 2.6, 1.8, 0.0),
+        ("litter", "lawn", 0.004, 4.0, 2.0, 0.0),
     ):
         n = int(share * deep * cols)
-        place = np.stack([rng.uniform(0, cols, n), horizon + deep * rng.random(n)], -1)
-        place = place[np.argsort(place[:, 1])]
-        under = canvas.material[place[:, 1].astype(int), place[:, 0].astype(int)]
-        home = "lawn" if material == "litter" else material
-        place = place[under == CODE[home]]
-        near = ((place[:, 1] - horizon) / deep)[:, None]
-        size = np.maximum(near * [long, wide], 0.5) * rng.uniform(0.6, 1.3, (len(place), 1))
-        shine = rng.uniform(0.45, 1.5, len(place))
-        splat(canvas, place, size, tilt + rng.normal(0, 0.35, len(place)), material, None, shine, shine)
-
-
-def new_canvas(size: tuple[int, int]) -> Canvas:
-    """Return an empty canvas for a scene of size (rows, cols)."""
-    shape = (2 * size[0], 2 * size[1])
-    return Canvas(np.zeros(shape, np.uint8), *(np.zeros(shape, np.float32) for _ in range(3)))
-
-
-def park(rng: Rng, size: tuple[int, int]) -> Canvas:
-    """Draw a city park: lawn, path, worn soil, hedge, trees with branching limbs, litter."""
-    canvas = new_canvas(size)
-    rows, cols = canvas.shape
-    horizon = int(rng.uniform(0.55, 0.66) * rows)
-    sky(canvas, rng)
-    n = max(6, cols // 24)
-    for layer in range(3):  # the far rim of the park
-        high = (0.16 - 0.04 * layer) * rows
-        x = np.sort(rng.uniform(-0.1, 1.1, n) * cols)
-        top = horizon - high * rng.uniform(0.4, 1.0, n)
-        balls = np.stack([np.repeat(x, 3), np.concatenate([top + k * high / 3 for k in range(3)]), rng.normal(0, 20, 3 * n)], -1)
-        foliage(canvas, rng, balls, np.full(3 * n, 0.4 * high), max(0.9, rows / 900), "leaf", 0.8, 2.0)
-    feet = rng.permutation(max(2, round(1.6 * cols / rows * 2)))
-    shadows = [(float(rng.uniform(-0.5, 0.5)), float(rng.uniform(1.2, 3))) for _ in feet]
-    ground(canvas, rng, horizon, shadows)
-    for k, foot in enumerate(feet):
-        x = (foot + rng.uniform(0.2, 0.8)) / len(feet) * cols
-        y = horizon + (0.03 + 0.25 * k / len(feet)) * (rows - horizon) * 1.2
-        tall = rng.uniform(0.75, 0.95) * y
-        tree(canvas, rng, (x, y), tall, "leaf" if rng.random() < 0.7 else "needle", 1.0)
-    return canvas
+        place = np.stack([rng.uniform(0, cols, n), top + deep * np.sort(rng.random(n))], -1)
+        below, look = canvas.under(place)
+        here = below == CODE[home]
+        place, look = place[here], look[:, here]
+        near = (place[:, 1:] - top) / deep
+        size = np.maximum(near * [long, wide], 0.6) * rng.uniform(0.6, 1.3, (len(place), 1))
+        look[1:] *= rng.uniform(0.82, 1.2, len(place))
+        splat(canvas, place, size, tilt + rng.normal(0, 0.35, len(place)), material, look)
 
 
 def panel(
-    canvas: Canvas, grain: Array, box: tuple[float, float, float, float], material: str,
-    blend: float, sun: float, sky: float, contrast: float = 0.2,
+    canvas: Canvas, box: tuple[float, float, float, float], material: str, blend: float, sun: float,
+    sky: float, course: tuple[int, int] = (0, 0),
 ) -> None:
-    """Paint a weathered rectangle, box = (top, bottom, left, right)."""
+    """Paint a weathered rectangle, box = (top, bottom, left, right); course = size of its bricks."""
     top, bottom, left, right = (max(0, round(edge)) for edge in box)
     at = (slice(top, bottom), slice(left, right))
-    tone = np.exp(contrast * grain[at])
-    canvas.paint(at, material, blend + 0.15 * grain[at], (sun + SHADE) * tone, sky * tone)
+    tone = 0.18 * canvas.grain[at]
+    if course[0]:
+        y, x = np.mgrid[at]
+        row = y // course[0]
+        column = (x + row % 2 * (course[1] // 2)) // course[1]
+        tone = tone + canvas.rng.normal(0, 0.12, tone.shape)[row % len(tone), column % tone.shape[1]]
+        joint = (y % course[0] == 0) | ((x + row % 2 * (course[1] // 2)) % course[1] == 0)
+        tone = np.where(joint, tone - 0.2, tone)
+    light = np.exp(tone)
+    canvas.paint(at, material, np.clip(blend + tone, 0, 1), (sun + SHADE) * light, sky * light)
 
 
-def window(canvas: Canvas, rng: Rng, grain: Array, box: tuple[float, float, float, float]) -> None:
-    """Paint a recessed window: reveal, frame, panes that mirror the sky, sill and its shadow."""
+def window(canvas: Canvas, box: tuple[float, float, float, float]) -> None:
+    """Paint a recessed window: lintel, reveal in shade, frame, panes, sill with its shadow."""
+    rng = canvas.rng
     top, bottom, left, right = box
     high, wide = bottom - top, right - left
-    deep = 0.12 * wide
-    panel(canvas, grain, (bottom, bottom + 0.14 * high, left, right + 0.1 * wide), "plaster", 0.3, 0, 0.3)
-    panel(canvas, grain, box, "plaster", 0.3, 0.0, 0.25)
-    panel(canvas, grain, (top + deep, bottom, left + 0.7 * deep, right), "paint", 0.4, WALL, 0.4)
-    for row, (y0, y1) in enumerate(((0.0, 0.3), (0.3, 1.0))):
+    deep, bar = 0.1 * wide, 0.027 * wide
+    panel(canvas, (top - 0.12 * high, top, left - deep, right + deep), "stone", 0.4, WALL, 0.5)
+    panel(canvas, (bottom, bottom + 0.08 * high, left, right + deep), "plaster", 0.3, 0, 0.4)
+    panel(canvas, box, "plaster", 0.3, 0.05, 0.25)
+    panel(canvas, (top + deep, bottom, left + 0.75 * deep, right), "paint", 0.3, 0.35, 0.4)
+    mirror = rng.uniform(0.15, 0.27)
+    for y0, y1 in ((0.0, 0.32), (0.32, 1.0)):
         for x0, x1 in ((0.0, 0.5), (0.5, 1.0)):
-            bar = 0.03 * wide
-            pane = (top + y0 * high + 2 * bar, top + y1 * high - bar, left + x0 * wide + bar, left + x1 * wide - bar)
-            pane = (max(pane[0], top + 0.5 * deep), pane[1], max(pane[2], left + 0.3 * deep), pane[3])
-            mirror = rng.uniform(0.1, 0.6)
-            panel(canvas, grain, pane, "white", 0, rng.choice([0, 0, 0, 0.02, 0.1]) - SHADE + 0.004, mirror * 0.5, 0.4)
-            if row and rng.random() < 0.5:
-                panel(canvas, grain, (pane[0], pane[1], pane[2], (pane[2] + pane[3]) / 2), "plaster", 0.2, 0.05, 0.1, 0.1)
+            pane = (
+                top + max(y0 * high, 0.6 * deep) + bar, top + y1 * high - bar,
+                left + max(x0 * wide, 0.4 * deep) + bar, left + x1 * wide - bar,
+            )
+            panel(canvas, pane, "white", 0, mirror * rng.uniform(0.8, 1.25) - SHADE, 0.3)
+            if rng.random() < 0.3:  # a curtain behind the pane
+                edge = pane[2] + rng.uniform(0.2, 1) * (pane[3] - pane[2])
+                panel(canvas, (*pane[:3], edge), "plaster", 0.2, 0.16, 0.1)
     if rng.random() < 0.25:
-        x, y = rng.uniform(left, right), rng.uniform(top, bottom)
-        splat(canvas, np.array([[x, y]]), np.array([[1.5, 4.0]]), np.zeros(1), "white", np.zeros(1), np.array([8.0]), np.array([0.5]))
-    panel(canvas, grain, (bottom, bottom + 0.05 * high, left - 0.06 * wide, right + 0.06 * wide), "stone", 0.5, 0.9, 0.7)
+        spot = np.array([[rng.uniform(left + deep, right), rng.uniform(top + deep, bottom)]])
+        size = rng.uniform(0.7, 1.6, (1, 2))
+        splat(canvas, spot, size, np.ones(1), "white", np.array([[0], [GLINT], [1.0]]))
+    panel(canvas, (bottom, bottom + 0.05 * high, left - deep, right + deep), "stone", 0.6, 0.9, 0.7)
 
 
-def buildings(rng: Rng, size: tuple[int, int]) -> Canvas:
-    """Draw a facade with windows, a roof above, pavement and trees in front."""
-    canvas = new_canvas(size)
-    rows, cols = canvas.shape
-    sky(canvas, rng)
-    grain = fractal(rng, (rows, cols), 1.8, 0.6)
-    eaves, street = 0.16 * rows, 0.86 * rows
-    panel(canvas, grain, (0.05 * rows, eaves, 0, cols), "roof", 0.5, 0.8, 0.7, 0.3)
-    y, x = np.mgrid[int(eaves) : int(street), 0:cols]
-    course, brick = max(3, rows // 200), max(8, rows // 64)
-    line = y // course
-    along = x + (line % 2) * (brick // 2)
-    tone = rng.normal(0, 0.18, (rows, cols))[line, along // brick % cols] + 0.15 * grain[y, x]
-    mortar = (y % course == 0) | (along % brick == 0)
-    tone = np.exp(np.where(mortar, -0.25, tone))
-    canvas.paint((y, x), "brick", 0.55 + 0.5 * (tone - 1), (WALL + SHADE) * tone, 0.5 * tone)
-    floors, bays = 5, max(1, round(3 * cols / rows * 2))
+def park(rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
+    """Draw a city park: lawn, path, worn soil, hedge, trees with branching limbs, litter."""
+    canvas = Canvas.blank(rng, size)
+    rows, cols = canvas.material.shape
+    top = int(rng.uniform(0.58, 0.68) * rows)
+    for high in (0.2, 0.14):
+        hedge(canvas, top + 4, high * rows * rng.uniform(0.8, 1.2), "leaf")
+    number = max(1, round(1.2 * cols / rows * 2))
+    crowns = [
+        ((k + rng.uniform(0.2, 0.8)) / n * cols, top + d * (rows - top), h * rows)
+        for n, d, h in ((2 * number, 0.04, 0.3), (2 * number, 0.1, 0.4), (number, 0.35, 0.85))
+        for k in rng.permutation(n)
+    ]
+    # trees beside the camera are not seen, their shadows are
+    outside = [(rng.uniform(-0.6, 0.4) * cols, 1.15 * rows, 0.9 * rows) for _ in range(2 * number)]
+    ground(canvas, top, "lawn", crowns + outside)
+    hedge(canvas, top + 8, 0.05 * rows, "needle")
+    for x, y, height in crowns:
+        tree(canvas, (x, y), height * rng.uniform(0.8, 1.1), rng.choice(["leaf", "leaf", "needle"]))
+    post = np.array([rng.uniform(0.1, 0.9) * cols, top + 0.3 * (rows - top), 0.0])
+    wide = 0.004 * rows
+    limb(canvas, post, post - [0, 0.35 * rows, 0], (wide, 0.7 * wide), "metal", 0.5)
+    limb(canvas, post - [wide, 0.35 * rows, 0], post - [-wide, 0.36 * rows, 0], (3 * wide, 2 * wide), "metal", 0.5)
+    scatter(canvas, top)
+    return canvas
+
+
+def buildings(rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
+    """Draw a facade with windows under a roof, pavement, shrubs and trees in front."""
+    canvas = Canvas.blank(rng, size)
+    rows, cols = canvas.material.shape
+    eaves, street = rng.uniform(0.14, 0.2) * rows, rng.uniform(0.84, 0.88) * rows
+    unit = rows / 1024
+    brick = (max(2, round(4 * unit)), max(4, round(13 * unit)))
+    ridge = eaves - 0.1 * rows
+    for x in rng.uniform(0, 1, 2) * cols:
+        panel(canvas, (ridge - 0.03 * rows, eaves, x, x + 0.05 * rows), "brick", 0.3, WALL, 0.5, brick)
+    panel(canvas, (ridge, eaves, 0, cols), "roof", 0.5, 0.85, 0.7, (2 * brick[0], brick[1]))
+    wall = rng.choice(["brick", "plaster"])
+    panel(canvas, (eaves, street, 0, cols), wall, 0.55, WALL, 0.5, brick if wall == "brick" else (0, 0))
+    floors, wide = int(rng.integers(4, 6)), rng.uniform(0.13, 0.18) * rows
+    story = (street - eaves) / floors
     for floor in range(floors):
-        for bay in range(bays):
-            y0 = eaves + (floor + 0.25) * (street - eaves) / floors
-            x0 = (bay + 0.25) * cols / bays
-            window(canvas, rng, grain, (y0, y0 + 0.55 * (street - eaves) / floors, x0, x0 + 0.5 * cols / bays))
-    panel(canvas, grain, (eaves, eaves + 0.03 * rows, 0, cols), "stone", 0.5, 0, 0.4)
-    panel(canvas, grain, (eaves - 0.01 * rows, eaves + 0.012 * rows, 0, cols), "metal", 0.5, 0.6, 0.7)
-    panel(canvas, grain, (street, rows, 0, cols), "stone", 0.5, GROUND, 0.8)
-    tree(canvas, rng, (rng.uniform(0.1, 0.9) * cols, 0.9 * rows), 0.55 * rows, "leaf", 1.0)
+        line = eaves + floor * story
+        if floor == floors - 1:
+            panel(canvas, (line, street, 0, cols), "stone", 0.3, WALL, 0.5, (4 * brick[0], 4 * brick[1]))
+            panel(canvas, (line, line + 8 * unit, 0, cols), "stone", 0.6, 0.8, 0.6)
+            panel(canvas, (line + 8 * unit, line + 14 * unit, 0, cols), "stone", 0.3, 0.05, 0.4)
+        for x in np.arange(0.3 * wide, cols, wide):
+            window(canvas, (line + 0.3 * story, line + 0.85 * story, x, x + 0.5 * wide))
+    panel(canvas, (eaves, eaves + 22 * unit, 0, cols), "stone", 0.5, 0.03, 0.4)
+    panel(canvas, (eaves - 10 * unit, eaves + 8 * unit, 0, cols), "paint", 0.5, 0.7, 0.7)
+    pipe = np.array([rng.uniform(0.1, 0.9) * cols, street, 0.0])
+    limb(canvas, pipe, np.array([pipe[0], eaves, 0.0]), (3 * unit, 3 * unit), "metal", 0.7)
+    crowns = [
+        ((k + rng.uniform(0, 0.8)) * 0.5 * rows, rng.uniform(0.9, 0.96) * rows, rng.uniform(0.4, 0.7) * rows)
+        for k in range(-1, 1 + 2 * cols // rows)
+    ]
+    ground(canvas, int(street), "stone", crowns)
+    before = canvas.look.copy()
+    hedge(canvas, street + 0.03 * rows, 0.07 * rows, "needle")
+    for x, y, height in crowns:
+        tree(canvas, (x, y), height, "leaf")
+    canvas.cast(before, int(street), int(90 * unit), int(100 * unit))
     return canvas

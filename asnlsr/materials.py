@@ -15,9 +15,9 @@ FWHM_NM = 6.0
 # Material -> spectra of the library (earthlib, names as there). A pixel lies somewhere on the line
 # from the first to the last: no two patches of lawn have the same spectrum.
 MATERIALS: dict[str, tuple[str, ...]] = {
-    "lawn": ("v-LAI-6.8-LMA-0.013", "v-LAI-6.7-LMA-0.006", "Grass_dry.9+.1green"),
-    "leaf": ("v-LAI-3.2-LMA-0.013-CHL-17.2", "v-LAI-5.8-LMA-0.007-CHL-55.2"),
-    "needle": ("v-LAI-3.4-LMA-0.015", "v-LAI-2.9-LMA-0.010"),
+    "lawn": ("v-LAI-5.0-LMA-0.006", "v-LAI-6.8-LMA-0.013", "Grass_dry.9+.1green"),
+    "leaf": ("v-LAI-3.7-LMA-0.005", "v-LAI-3.2-LMA-0.013-CHL-17.2"),
+    "needle": ("v-LAI-4.5-LMA-0.010", "v-LAI-3.4-LMA-0.015"),
     "litter": ("deadlodg", "deadfern", "Willow"),
     "bark": ("stmpwood", "ndbnof.004-", "ndbnmm.004-"),
     "soil": ("FS15R_FS4218", "FS21_FS9575"),

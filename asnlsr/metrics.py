@@ -41,9 +41,7 @@ def mean_psnr(estimate: Tensor, truth: Tensor) -> Tensor:
     return (10 * torch.log10(truth.amax((2, 3)) ** 2 / mse)).mean(1)
 
 
-def tile_metrics(
-    estimate: Tensor, truth: Tensor, peak: float, scale: int = 4
-) -> dict[str, Tensor]:
+def tile_metrics(estimate: Tensor, truth: Tensor, peak: float, scale: int = 4) -> dict[str, Tensor]:
     """Every metric of super-resolved tiles.
 
     Parameters
@@ -71,11 +69,9 @@ def tile_metrics(
     shifted, true_shifted = ((z + 0.5).clamp(0, 1) for z in (estimate, truth))
     return {
         "psnr": psnr(estimate, truth, peak),
-        "ssim": torch.atleast_1d(  # torchmetrics squeezes a batch of one
-            torch.as_tensor(
-                ssim(estimate, truth, sigma=1.5, kernel_size=11, data_range=peak, reduction=None)
-            )
-        ),
+        "ssim": torch.as_tensor(
+            ssim(estimate, truth, sigma=1.5, kernel_size=11, data_range=peak, reduction=None)
+        ).reshape(-1),  # torchmetrics squeezes a batch of one
         "rmse": (estimate - truth).square().mean((1, 2, 3)).sqrt(),
         "sam_deg": spectral_angle(estimate, truth).mean((1, 2)) * (180 / math.pi),
         "mpsnr": mean_psnr(radiance, true_radiance),

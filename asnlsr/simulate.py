@@ -7,14 +7,15 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
-from asnlsr.geometry import CODE, Array, Canvas, Rng, buildings, park
-from asnlsr.materials import MATERIALS, WAVELENGTH_NM, reflectance, sunlight
+from asnlsr.geometry import CODE, Canvas, buildings, park
+from asnlsr.materials import MATERIALS, Array, WAVELENGTH_NM, reflectance, sunlight
 from asnlsr.scenes import write_scene
 
 KINDS = ("park", "buildings", "park", "park", "buildings", "park")
-BLUR_PX = 0.5  # standard deviation of the optics' point spread, scene pixels
+BLUR_PX = 0.3  # standard deviation of the optics' point spread, scene pixels
 READ_NOISE = 2.0e-4  # standard deviation in the dark, W m-2 sr-1 nm-1
 PHOTON_NOISE = 1.0e-5  # variance per radiance, W m-2 sr-1 nm-1
+FULL_WELL = 1.0  # radiance at which a pixel saturates, W m-2 sr-1 nm-1
 BLOCK_ROWS = 32
 
 
@@ -36,21 +37,21 @@ def mix(canvas: Canvas) -> tuple[Array, Array]:
         W m-2 sr-1 nm-1.
     """
     direct, diffuse = sunlight()
-    rows, cols = canvas.shape
+    rows, cols = canvas.material.shape
     weights, endmembers = [], []
     for material in MATERIALS:
         here = canvas.material == CODE[material]
         spectra = reflectance(material)
         for k, spectrum in enumerate(spectra):
-            share = here * np.maximum(0, 1 - np.abs(canvas.blend * (len(spectra) - 1) - k))
-            for light, irradiance in ((canvas.sun, direct), (canvas.sky, diffuse)):
+            share = here * np.maximum(0, 1 - np.abs(canvas.look[0] * (len(spectra) - 1) - k))
+            for light, irradiance in zip(canvas.look[1:], (direct, diffuse), strict=True):
                 sharp = gaussian_filter(share * light, 2 * BLUR_PX, mode="nearest")
                 weights.append(sharp.reshape(rows // 2, 2, cols // 2, 2).mean(axis=(1, 3)))
                 endmembers.append(spectrum * irradiance / np.pi)
     return np.stack(weights, -1).astype(np.float32), np.array(endmembers, np.float32)
 
 
-def expose(rng: Rng, weights: Array, endmembers: Array) -> Iterator[Array]:
+def expose(rng: np.random.Generator, weights: Array, endmembers: Array) -> Iterator[Array]:
     """Yield blocks of rows of measured radiance: the mixture, photon noise and read noise.
 
     Yields
@@ -62,7 +63,7 @@ def expose(rng: Rng, weights: Array, endmembers: Array) -> Iterator[Array]:
         radiance = weights[row : row + BLOCK_ROWS] @ endmembers
         noise = rng.standard_normal(radiance.shape, np.float32)
         noise *= np.sqrt(READ_NOISE**2 + PHOTON_NOISE * radiance)
-        yield np.maximum(radiance + noise, 0)
+        yield np.clip(radiance + noise, 0, FULL_WELL)
 
 
 def simulate(

@@ -40,11 +40,12 @@ def results_table(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
         raise ValueError(f"no metrics of domain {domain!r} in the table")
     keys = ["model", "recipe", "metric"]
     per_seed = rows.groupby([*keys, "seed"])["value"].mean()
-    table = per_seed.groupby(keys).agg(["mean", "std", "count"]).unstack("metric")
-    table = table.swaplevel(axis=1).rename(columns={"count": "seeds"}, level=1)
+    spread = pd.DataFrame(per_seed.groupby(keys).agg(["mean", "std", "count"]))
+    spread = spread.rename(columns={"count": "seeds"})
+    table = pd.DataFrame(spread.unstack("metric")).swaplevel(axis=1)
     order = {name: place for place, name in enumerate(MODELS)}
     table = table.sort_index(key=lambda names: names.map(lambda name: order.get(name, len(order))))
-    return table[[c for c in COLUMNS if c in table.columns.get_level_values(0)]]
+    return table.loc[:, [c for c in COLUMNS if c in table.columns.get_level_values(0)]]
 
 
 def formatted(table: pd.DataFrame) -> pd.DataFrame:
@@ -54,16 +55,18 @@ def formatted(table: pd.DataFrame) -> pd.DataFrame:
     recipes = table.index.get_level_values("recipe")
     labels = [MODELS[m].label if m in MODELS else m for m in table.index.get_level_values("model")]
     one_recipe = len(set(recipes)) == 1
-    text["model"] = labels if one_recipe else [
-        f"{label} ({recipe})" for label, recipe in zip(labels, recipes, strict=True)
-    ]
+    text["model"] = (
+        labels
+        if one_recipe
+        else [f"{label} ({recipe})" for label, recipe in zip(labels, recipes, strict=True)]
+    )
     for metric in dict.fromkeys(table.columns.get_level_values(0)):
         label, higher = METRICS[metric]
         arrow = "" if metric in ("train_minutes", "ms_per_tile") else " ↑" if higher else " ↓"
         n = digits.get(metric, 3)
         text[label + arrow] = [
-            f"{mean:.{n}f}" + (f" ± {std:.{n}f}" if count > 1 else "")
-            for mean, std, count in table[metric][["mean", "std", "seeds"]].itertuples(index=False)
+            f"{row['mean']:.{n}f}" + (f" ± {row['std']:.{n}f}" if row["seeds"] > 1 else "")
+            for _, row in table[metric].iterrows()
         ]
     return text
 

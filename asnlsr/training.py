@@ -12,7 +12,6 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.utilities.warnings import PossibleUserWarning
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -23,6 +22,7 @@ from asnlsr.losses import training_losses
 from asnlsr.metrics import tile_metrics
 from asnlsr.models import ModelSpec, build, spec
 from asnlsr.runs import Run
+from asnlsr.warmup import start_super_resolution, start_unmixing
 
 COLLAPSED = 1e-3  # abundance_std below which the abundances are uniform and learn no more
 
@@ -30,24 +30,27 @@ COLLAPSED = 1e-3  # abundance_std below which the abundances are uniform and lea
 class SuperResolutionTraining(pl.LightningModule):
     """Training of one network; `history` has a row per `config.log_every` steps."""
 
-    def __init__(self, network: nn.Module, model: ModelSpec, config: TrainingConfig) -> None:
+    def __init__(
+        self, network: nn.Module, model: ModelSpec, config: TrainingConfig, seed: int
+    ) -> None:
         super().__init__()
-        self.network, self.spec, self.config = network, model, config
+        self.network: Any = network
+        self.spec, self.config, self.seed = model, config, seed
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}  # weights of the best validation SSIM so far
         self.seconds = 0.0  # of training, over all resumed parts
         self._sums: dict[str, list[float]] = {}
         self._since = time.perf_counter()
         if model.frozen:
-            network.encoder.requires_grad_(False)  # type: ignore[union-attr]
-            network.decoder.requires_grad_(False)  # type: ignore[union-attr]
+            network.encoder.requires_grad_(False)
+            network.decoder.requires_grad_(False)
 
     @property
     def warming_up(self) -> bool:
         """Whether this step trains encoder and endmembers on the reconstruction alone."""
         return self.global_step < self.config.warmup_steps
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:  # noqa: ANN401
         """Adam and a cosine from lr to lr_min, `restarts` times; a constant in the warm-up."""
         c = self.config
 
@@ -67,13 +70,12 @@ class SuperResolutionTraining(pl.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def on_train_start(self) -> None:
-        """Start the endmembers from random pixels where the recipe has a warm-up."""
-        if self.global_step == 0 and self.config.warmup_steps:
-            pixels = self.trainer.datamodule.low_resolution().movedim(1, -1).flatten(0, -2)  # type: ignore[attr-defined]
-            decoder: Any = self.network.decoder
-            chosen = torch.randperm(len(pixels))[: decoder.in_channels]
-            decoder.weight.data[:, :, 0, 0] = pixels[chosen].T
+    def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Make the starts of recipe `warm`: of the unmixing, then of the super-resolution."""
+        if not self.config.warmup_steps or self.global_step not in (0, self.config.warmup_steps):
+            return
+        start = start_unmixing if self.warming_up else start_super_resolution
+        start(self.network, self.trainer.datamodule.low_resolution().to(self.device))  # type: ignore[attr-defined]
 
     def on_train_epoch_start(self) -> None:
         """Seed dropout by the step, so that a resumed run draws what the unbroken one drew."""
@@ -82,8 +84,6 @@ class SuperResolutionTraining(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the sum of the losses of `losses.training_losses`."""
-        if self.config.warmup_steps and self.global_step == self.config.warmup_steps:
-            start_super_resolution(self.network, self.trainer.datamodule.low_resolution())  # type: ignore[attr-defined]
         n_sr = 0 if self.warming_up else len(batch["hr"])
         output = self.network(batch["lr"], n_sr)
         losses = training_losses(output, batch, super_resolve=not self.warming_up)
@@ -100,10 +100,13 @@ class SuperResolutionTraining(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Close a row of the history and keep the best weights on validation."""
         self.seconds += time.perf_counter() - self._since
-        row: dict[str, float] = {"step": self.global_step, "lr": self.optimizers().param_groups[0]["lr"]}  # type: ignore[union-attr]
+        row: dict[str, float] = {
+            "step": self.global_step,
+            "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
+        }
         row |= {key: sum(values) / len(values) for key, values in self._sums.items()}
         self._sums = {}
-        if not self.warming_up:
+        if "loss_sr" in row:
             row |= self._validate()
             if row["val_ssim"] >= max(past.get("val_ssim", -1.0) for past in [*self.history, row]):
                 self.best = {k: v.clone() for k, v in self.network.state_dict().items()}
@@ -130,24 +133,6 @@ class SuperResolutionTraining(pl.LightningModule):
         """Take it back."""
         for name, value in checkpoint["run"].items():
             setattr(self, name, value)
-
-
-@torch.no_grad()
-def start_super_resolution(network: Any, lr: Tensor) -> None:  # noqa: ANN401
-    """Data-dependent start of the super-resolution branch after the warm-up (ours).
-
-    Abundances vary by a few hundredths around their means. Folding their standardisation into
-    the weights of the first convolution gives the branch inputs of unit variance; a last
-    convolution of zeros makes the network start as its bicubic skip.
-    """
-    device = next(network.parameters()).device
-    abundances = torch.cat([network.encoder(x[None].to(device)) for x in lr]).transpose(0, 1)
-    mean, std = abundances.flatten(1).mean(1), abundances.flatten(1).std(1).clamp(min=1e-3)
-    head, tail = network.sr.head, network.sr.tail
-    head.weight /= std[:, None, None]
-    head.bias -= (head.weight * mean[:, None, None]).sum((1, 2, 3))
-    nn.init.zeros_(tail.weight)
-    nn.init.zeros_(tail.bias)
 
 
 class _Progress(pl.Callback):
@@ -216,8 +201,7 @@ def train(
     settings = {name: getattr(config, name) for name in model_spec.settings}
     bands, scale = datamodule.val_lr.shape[1], datamodule.batches.scale
     network = build(model, bands=bands, scale=scale, **settings)
-    module = SuperResolutionTraining(network, model_spec, config)
-    module.seed = seed
+    module = SuperResolutionTraining(network, model_spec, config, seed)
     if trains:
         _fit(module, datamodule, run, progress)
     if any(row.get("abundance_std", 1.0) < COLLAPSED for row in module.history[-1:]):
@@ -235,7 +219,7 @@ def _fit(
     # the name without a version counter makes every writing replace the one before
     keep = ModelCheckpoint(run.folder, filename="last", enable_version_counter=False)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PossibleUserWarning)  # advice on loader workers
+        warnings.filterwarnings("ignore", module="pytorch_lightning")  # advice on loader workers
         trainer = pl.Trainer(
             accelerator="auto",
             max_steps=module.config.steps + module.config.warmup_steps,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 
 from asnlsr.models.output import SuperResolution
 from asnlsr.models.snlsr import SNLSR
@@ -11,18 +12,18 @@ from asnlsr.models.snlsr import SNLSR
 
 class _Reverse(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, strength: float) -> Tensor:
+    def forward(ctx: FunctionCtx, x: Tensor, strength: float) -> Tensor:
         ctx.strength = strength  # type: ignore[attr-defined]
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
         return -ctx.strength * grad, None  # type: ignore[attr-defined]
 
 
 def reverse_gradient(x: Tensor, strength: float) -> Tensor:
-    """Return x unchanged; its gradient comes back times -strength (Ganin & Lempitsky 2015, eq. 3)."""
-    return _Reverse.apply(x, strength)  # type: ignore[no-any-return]
+    """Return x; its gradient comes back times -strength (Ganin & Lempitsky 2015, eq. 3)."""
+    return _Reverse.apply(x, strength)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class Discriminator(nn.Module):
@@ -43,6 +44,7 @@ class Discriminator(nn.Module):
         self.classify = nn.Linear(32, 2)
 
     def forward(self, abundances: Tensor) -> Tensor:
+        """Classify maps (B, K, h, w): logits (B, 2)."""
         return self.classify(self.features(abundances))  # type: ignore[no-any-return]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
 # Coefficients c_n of the degree-7 Chebyshev interpolant of exp on [-1, 1], largest error 2.2e-7.
@@ -41,7 +42,7 @@ class _Attention(torch.autograd.Function):
     """o_i = sum_j softmax_j(q_i k_j) v_j for tokens (P, C) with abs(q_i k_j) <= 1."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         ctx.save_for_backward(q, k, v)
         out = torch.empty_like(v)
         for start in range(0, len(q), _CHUNK):
@@ -52,7 +53,7 @@ class _Attention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, grad: Tensor) -> tuple[Tensor, ...]:
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, ...]:
         saved = ctx.saved_tensors  # type: ignore[attr-defined]
         grads = tuple(torch.empty_like(t) for t in saved)
         for start in range(0, len(grad), _CHUNK):
@@ -105,7 +106,7 @@ def abundance_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     ----------
     Hu et al. 2024, IEEE TIP 33, section III-C (the attention); the series is ours.
     """
-    return _Attention.apply(q.contiguous(), k.contiguous(), v.contiguous())  # type: ignore[no-any-return]
+    return _Attention.apply(q.contiguous(), k.contiguous(), v.contiguous())  # type: ignore[no-any-return, no-untyped-call]
 
 
 class SANL(nn.Module):
@@ -128,10 +129,12 @@ class SANL(nn.Module):
         return abundance_attention(q, k, v)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Embed, attend, add: (B, C, h, w)."""
         B, C, h, w = x.shape
         e = self.embed(x)
         tokens = e.permute(0, 2, 3, 1).reshape(-1, C)  # (B h w, C)
         q = F.normalize(self.query(tokens), dim=1)
         k = F.normalize(self.key(tokens), dim=1)
         o = self.out(self.attend(q, k, self.value(tokens)))
-        return e + o.view(B, h, w, C).permute(0, 3, 1, 2)
+        attended: Tensor = e + o.view(B, h, w, C).permute(0, 3, 1, 2)
+        return attended

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,7 @@ class CBAM(nn.Module):
         self.conv = nn.Conv2d(2, 1, 7, padding=3, padding_mode="reflect", bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Gate (B, C, h, w)."""
         pooled = self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3)))
         x = x * torch.sigmoid(pooled)[:, :, None, None]
         pixel = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)  # (B, 2, h, w)
@@ -38,11 +40,12 @@ class UnmixingEncoder(nn.Module):
         super().__init__()
         widths = (bands, 128, 64, 32)
         layers: list[nn.Module] = []
-        for n_in, n_out in zip(widths, widths[1:], strict=False):
+        for n_in, n_out in pairwise(widths):
             layers += [nn.Conv2d(n_in, n_out, 3, padding=1), CBAM(n_out), nn.Tanh()]
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], materials, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Unmix (B, C, h, w) to (B, K, h, w)."""
         # ReLU before the softmax is the release's: where it dies, abundances stay uniform.
         return F.relu(self.layers(x)).softmax(1)
 
@@ -65,6 +68,7 @@ class ESA(nn.Module):
         self.expand = nn.Conv2d(inner, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Gate (B, C, h, w), h and w at least 15."""
         c = self.reduce(x)
         d = self.refine(F.max_pool2d(self.stride(c), 7, stride=3))
         d = F.interpolate(d, size=x.shape[2:], mode="bilinear", align_corners=False)
@@ -83,12 +87,14 @@ class SpatialSpectral(nn.Module):
         self.depth = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Mix spectral and spatial attention: (B, inputs, h, w) to (B, C, h, w)."""
         x = self.bottleneck(x)
-        return x + self.point(self.sanl(x) - x) + self.depth(self.esa(x) - x)
+        mixed: Tensor = x + self.point(self.sanl(x) - x) + self.depth(self.esa(x) - x)
+        return mixed
 
 
 class Stage(nn.Module):
-    """Three densely connected S modules and a x2 pixel shuffle: (B, 64, h, w) to (B, 64, 2h, 2w)."""
+    """Three densely connected S modules and a x2 pixel shuffle."""
 
     def __init__(self, channels: int = 64) -> None:
         super().__init__()
@@ -97,6 +103,7 @@ class Stage(nn.Module):
         self.up = nn.Conv2d(channels, 4 * channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Enlarge (B, C, h, w) to (B, C, 2h, 2w)."""
         for block in self.blocks:
             # block(x) sees all earlier outputs: 64, 128, then 192 channels; 256 at the end
             x = torch.cat([x, block(x)], 1)
@@ -104,7 +111,7 @@ class Stage(nn.Module):
 
 
 class AbundanceSR(nn.Module):
-    """Network J: abundances (B, K, h, w) to the materials' shares of the detail (B, K, r h, r w)."""
+    """Network J: from abundances to the materials' shares of the missing detail."""
 
     def __init__(self, materials: int, scale: int, channels: int = 64) -> None:
         super().__init__()
@@ -113,6 +120,7 @@ class AbundanceSR(nn.Module):
         self.tail = nn.Conv2d(channels, materials, 3, padding=1)
 
     def forward(self, abundances: Tensor) -> Tensor:
+        """Super-resolve (B, K, h, w) to (B, K, r h, r w)."""
         return self.tail(self.stages(self.head(abundances)))  # type: ignore[no-any-return]
 
 

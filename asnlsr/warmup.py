@@ -1,0 +1,91 @@
+"""Recipe `warm`: the starts that make SNLSR train reliably. All of it is ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+OPEN_RELU = 5.0  # the softmax does not see it, but the ReLU before it stays open
+NOISE_FLOOR = 0.03  # principal components weaker than this share of the first are not whitened
+
+
+@torch.no_grad()
+def start_unmixing(network: Any, lr: Tensor) -> None:  # noqa: ANN401
+    """Start encoder and endmembers from the data, so that unmixing is learnt in seconds.
+
+    The encoder starts as a network of single pixels (off-centre taps zero) that sees whitened
+    spectra, every layer scaled to unit-variance inputs of the next (Salimans & Kingma 2016).
+    Endmembers are pixels, each the farthest from those before it, so that their hull covers
+    the data. A constant on all logits, invisible to the softmax, keeps the ReLU before it from
+    dying, which is how abundances collapse.
+
+    Parameters
+    ----------
+    network : SNLSR
+        Changed in place.
+    lr : Tensor, (n, C, h, w)
+        Low-resolution training tiles, normalised log radiance.
+    """
+    pixels = lr.movedim(1, -1).flatten(0, -2)  # (n h w, C)
+    network.decoder.weight[:, :, 0, 0] = far_apart(pixels, network.decoder.in_channels).T
+    x, first = lr, True
+    for layer in network.encoder.layers:
+        if isinstance(layer, nn.Conv2d):
+            middle = layer.kernel_size[0] // 2
+            taps = layer.weight[:, :, middle, middle].clone()
+            if first:
+                taps = torch.randn_like(taps) @ whitening(pixels)
+            layer.weight.zero_()
+            layer.weight[:, :, middle, middle] = taps
+            y = layer(x)
+            std = y.std((0, 2, 3))
+            layer.weight /= std[:, None, None, None]
+            layer.bias[:] = (layer.bias - y.mean((0, 2, 3))) / std  # type: ignore[index, operator]
+            first = False
+        x = layer(x)
+    network.encoder.layers[-1].bias += OPEN_RELU
+
+
+def far_apart(pixels: Tensor, count: int) -> Tensor:
+    """Choose `count` spectra of (P, C), each the farthest from the mean and those before it."""
+    chosen = [pixels.mean(0)]
+    distance = torch.full((len(pixels),), torch.inf, device=pixels.device)
+    while len(chosen) <= count:
+        distance = torch.minimum(distance, (pixels - chosen[-1]).norm(dim=1))
+        chosen.append(pixels[distance.argmax()])
+    return torch.stack(chosen[1:])
+
+
+def whitening(pixels: Tensor) -> Tensor:
+    """Matrix (C, C) that gives the principal components of (P, C) unit variance."""
+    covariance = torch.cov(pixels.T.double())
+    variance, axes = torch.linalg.eigh(covariance)
+    floor = NOISE_FLOOR**2 * variance[-1]
+    scaled: Tensor = axes / variance.clamp(min=floor).sqrt()
+    return scaled.T.to(pixels.dtype)
+
+
+@torch.no_grad()
+def start_super_resolution(network: Any, lr: Tensor) -> None:  # noqa: ANN401
+    """Start the super-resolution branch from what the warm-up has learnt.
+
+    Abundances vary by a few hundredths around their means. Folding their standardisation into
+    the weights of the first convolution gives the branch inputs of unit variance; a last
+    convolution of zeros makes the network start as its bicubic skip.
+
+    Parameters
+    ----------
+    network : SNLSR
+        Changed in place.
+    lr : Tensor, (n, C, h, w)
+        Low-resolution training tiles, normalised log radiance.
+    """
+    abundances = torch.cat([network.encoder(tile[None]) for tile in lr]).transpose(0, 1).flatten(1)
+    mean, std = abundances.mean(1), abundances.std(1).clamp(min=1e-3)
+    head, tail = network.sr.head, network.sr.tail
+    head.weight /= std[:, None, None]
+    head.bias -= (head.weight * mean[:, None, None]).sum((1, 2, 3))
+    nn.init.zeros_(tail.weight)
+    nn.init.zeros_(tail.bias)
