@@ -84,9 +84,10 @@ def training_config(
     if recipe not in RECIPES:
         raise ValueError(f"unknown recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
     warm = recipe == "warm"
+    frozen = model == "snlsr-frozen"  # has nothing to warm up
     config = TrainingConfig(
-        steps=sizes.frozen_steps if model == "snlsr-frozen" else sizes.steps,
-        warmup_steps=sizes.warmup_steps if warm else 0,
+        steps=sizes.frozen_steps if frozen else sizes.steps,
+        warmup_steps=sizes.warmup_steps if warm and not frozen else 0,
         crop=sizes.crop,
         batch=sizes.batch,
         log_every=sizes.log_every,

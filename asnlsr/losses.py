@@ -41,7 +41,7 @@ def _norm(x: Tensor) -> Tensor:
 def fidelity(estimate: Tensor, truth: Tensor) -> Tensor:
     """Mean absolute error + 0.1 mean spectral angle (radians); 0 for an empty batch."""
     if len(truth) == 0:
-        return estimate.sum()
+        return estimate.new_zeros(())  # pixel shuffle has no gradient of an empty batch
     angle = spectral_angle(estimate, truth).mean()
     return F.l1_loss(estimate, truth) + SAM_WEIGHT * angle
 
@@ -65,7 +65,8 @@ def training_losses(
     if output.reconstruction is not None:
         losses["loss_unmix"] = fidelity(output.reconstruction, batch["lr"])
     if super_resolve:
-        losses["loss_sr"] = fidelity(output.sr, batch["hr"])
+        if len(batch["hr"]):  # a batch of target tiles alone has no truth to learn from
+            losses["loss_sr"] = fidelity(output.sr, batch["hr"])
         if output.domain_logits is not None:
             losses["loss_domain"] = F.cross_entropy(output.domain_logits, batch["domain"])
     return losses
