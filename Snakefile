@@ -6,6 +6,7 @@ folder of real ENVI scenes), protocol (of the table), models.
 
 import os
 import sys
+from shlex import join as quoted
 from pathlib import Path
 
 from asnlsr.config import PROTOCOLS, Workspace, preset
@@ -116,7 +117,7 @@ rule prepare:
     output:
         directory(f"{SPACE.root}/tiles-{{border}}"),
     params:
-        headers=f"{SPACE.scenes}/*.hdr" if DATASET == "simulated" else scene_headers(),
+        headers=f"{SPACE.scenes}/*.hdr" if DATASET == "simulated" else quoted(scene_headers()),
         # The real scenes that this was tried on are 100 pixels wide.
         tile=SIZES.tile if DATASET == "simulated" else min(SIZES.tile, 64),
     benchmark:

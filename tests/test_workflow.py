@@ -1,6 +1,7 @@
 """The workflow: what it makes again after an edit, and what it leaves alone."""
 
 import ast
+import json
 import os
 import re
 import shutil
@@ -8,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from asnlsr import workflow
@@ -116,6 +119,32 @@ def test_checkpoint_is_resumed_unless_its_tiles_are_newer(clone, older):
     snakemake(str(RUN / "run.json"), cwd=clone)
     assert (clone / RUN / "run.json").exists()
     assert witness.exists() is not older
+
+
+@pytest.mark.slow
+def test_real_scenes_end_in_a_table(tmp_path, shared):
+    """Airborne scenes with gaps, bad bands and integers go the same way as the simulated ones."""
+    for name in ("asnlsr", "book", "workflow", "profiles"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(ROOT / "Snakefile", tmp_path)
+    folder = tmp_path / "my scenes"  # a blank in a path must not break a command
+    folder.symlink_to(shared / "data/aviris")
+    snakemake("table_and_runs", cwd=tmp_path, dataset="real", scenes_dir=str(folder))
+    made = tmp_path / "data/real-smoke"
+    metrics = pd.read_csv(made / "metrics-blind.csv")
+    assert set(metrics.model) == {"bicubic", "snlsr-frozen", "snlsr", "snlsr-unmix", "asnlsr"}
+    assert np.isfinite(metrics.value).all()
+    split = json.loads((made / "split-scene.json").read_text())
+    scenes = {role: {tile.split("/")[0] for tile in tiles} for role, tiles in split.items()}
+    everywhere = [scene for names in scenes.values() for scene in names]
+    assert sorted(everywhere) == sorted(path.stem for path in folder.glob("*.hdr"))
+    target = metrics[metrics.domain == "swir2"]
+    assert set(target.scene) == scenes["test"]
+    # The table holds the mean over tiles of what the long file holds.
+    rows = (made / "table-blind.md").read_text().splitlines()
+    (row,) = [row for row in rows if re.match(r"\|[ *]*bicubic\b", row, re.IGNORECASE)]
+    psnr = target[(target.model == "bicubic") & (target.metric == "psnr")].value.mean()
+    assert f"{psnr:.2f}" in row
 
 
 # ensure()
