@@ -64,7 +64,7 @@ def _scene_roles(tiles: Path, n: int) -> list[str]:
             f"{tiles}: {n} scenes, a split by scene needs at least 4; prepare more or use --by tile"
         )
     test, val = max(1, round(n / 3)), max(1, n // 6)
-    target = max(1, (n - test - val) // 3)
+    target = max(1, (n - test - val) // 2)
     counts = (n - test - val - target, target, val, test)
     return [role for role, count in zip(ROLES, counts, strict=True) for _ in range(count)]
 

@@ -24,7 +24,7 @@ def scenes_of(ids):
 
 # (scenes, test, validation, target, source), the rule worked out by hand.
 @pytest.mark.parametrize("counts", [(4, 1, 1, 1, 1), (5, 2, 1, 1, 1), (6, 2, 1, 1, 2),
-                                    (7, 2, 1, 1, 3), (12, 4, 2, 2, 4)])  # fmt: skip
+                                    (7, 2, 1, 2, 2), (12, 4, 2, 3, 3)])  # fmt: skip
 def test_scenes_per_role(tiny_scenes, tmp_path, monkeypatch, counts):
     n, test, val, target, source = counts
     ids = [f"scene-{k}/{row}/0" for k in range(n) for row in (0, 64)]

@@ -1,0 +1,108 @@
+"""Batches: what a training step may see, and that it is a pure function of seed and step."""
+
+import json
+
+import pytest
+import torch
+
+from asnlsr.config import training_config
+from asnlsr.data import TileDataModule, TrainingBatches, load_z, select
+from asnlsr.splits import read_split
+from asnlsr.tiles import open_tiles, tile_ids
+
+CONFIG = training_config("smoke", "asnlsr", "warm", {"crop": 16, "batch": 3})
+
+
+def batches(target=True, mixed=False, seed=0):
+    """Five source tiles, 24 wide; pixel values tell tile, row and column."""
+    place = torch.arange(24 * 24.0).view(24, 24) / 1000
+    hr = torch.stack([(place + tile)[None] for tile in range(5)])
+    lr = hr[:, :, ::4, ::4].clone()
+    return TrainingBatches(lr, hr, lr + 100 if target else None, CONFIG, seed, mixed)
+
+
+def test_batch_is_a_function_of_seed_and_step():
+    first, again, other = batches()[7], batches()[7], batches(seed=1)[7]
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not torch.equal(first["lr"], other["lr"])
+    assert not torch.equal(first["lr"], batches()[8]["lr"])
+
+
+def test_low_and_high_resolution_crops_show_the_same_place():
+    for step in range(5):
+        batch = batches()[step]
+        assert batch["hr"].shape == (3, 1, 16, 16)
+        assert torch.equal(batch["hr"][:, :, ::4, ::4], batch["lr"][:3])
+
+
+def test_every_tile_is_seen_once_in_a_pass():
+    """Fifteen draws of five tiles: three passes."""
+    drawn = [i for step in range(5) for i in batches()._choose(step)[0]]
+    for start in (0, 5, 10):
+        assert sorted(drawn[start : start + 5]) == [0, 1, 2, 3, 4]
+
+
+def test_target_tiles_come_last_and_without_truth():
+    batch = batches()[0]
+    assert batch["domain"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert (batch["lr"][3:] > 99).all()
+    assert (batch["hr"] < 99).all()
+
+
+def test_published_batches_mix_at_random():
+    sizes = {len(batches(mixed=True)[step]["hr"]) for step in range(20)}
+    assert len(sizes) > 1
+    assert all(len(batches(mixed=True)[step]["lr"]) == 3 for step in range(20))
+
+
+def test_source_tiles_are_the_same_with_and_without_target():
+    with_target, without = batches()[4], batches(target=False)[4]
+    assert torch.equal(with_target["hr"], without["hr"])
+    assert len(without["lr"]) == 3
+
+
+@pytest.mark.parametrize("protocol", ["blind", "as-released"])
+def test_target_truth_is_opened_only_by_as_released(tiny_tiles, tiny_split, monkeypatch, protocol):
+    opened = []
+
+    def spy(store, field):
+        opened.append((store.attrs["domain"], field, tuple(tile_ids(store))))
+        return load_z(store, field)
+
+    monkeypatch.setattr("asnlsr.data.load_z", spy)
+    config = training_config("smoke", "asnlsr", "warm")
+    TileDataModule(tiny_tiles, tiny_split, config, 0, protocol, target=True, mixed=False)
+    target_truth = [ids for domain, field, ids in opened if (domain, field) == ("swir2", "hr")]
+    roles = read_split(tiny_split)
+    assert target_truth == ([] if protocol == "blind" else [tuple(roles["val"])])
+    assert not any(set(ids) & set(roles["test"]) for _, _, ids in opened)
+
+
+def test_select_keeps_the_order_asked_for(tiny_tiles):
+    ids = tile_ids(open_tiles(tiny_tiles, "swir1"))[::-1]
+    assert tile_ids(select(tiny_tiles, "swir1", ids)) == ids
+
+
+def test_crop_larger_than_a_tile_is_named(tiny_tiles, tiny_split):
+    config = training_config("smoke", "asnlsr", "warm", {"crop": 256})
+    with pytest.raises(ValueError, match="crop 256 is larger than the tiles"):
+        TileDataModule(tiny_tiles, tiny_split, config, 0, "blind", target=True, mixed=False)
+
+
+def test_split_with_absent_tiles_is_named(tiny_tiles, tiny_split, tmp_path):
+    roles = json.loads(tiny_split.read_text())
+    roles["test"].append("nowhere/0/0")
+    wrong = tmp_path / "split.json"
+    wrong.write_text(json.dumps(roles))
+    config = training_config("smoke", "asnlsr", "warm")
+    with pytest.raises(ValueError, match="nowhere/0/0"):
+        TileDataModule(tiny_tiles, wrong, config, 0, "blind", target=True, mixed=False)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [({"stepz": 1}, "no setting 'stepz'"), ({"steps": 1.5}, "steps needs a value of type int")],
+)
+def test_wrong_settings_are_named(overrides, message):
+    with pytest.raises(ValueError, match=message):
+        training_config("smoke", "asnlsr", "warm", overrides)

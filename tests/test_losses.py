@@ -1,0 +1,71 @@
+"""Losses on cases with a known answer, and at the points where they could break."""
+
+import math
+
+import pytest
+import torch
+
+from asnlsr.losses import fidelity, spectral_angle, training_losses
+from asnlsr.models import SuperResolution, build
+
+
+def cube(*spectrum):
+    """One pixel with this spectrum."""
+    return torch.tensor(spectrum, dtype=torch.float32)[None, :, None, None]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "degrees"),
+    [((1, 0), (0, 2), 90), ((1, 0), (3, 3), 45), ((1, 2), (-1, -2), 180), ((1, 2), (2, 4), 0)],
+)
+def test_angle_by_hand(a, b, degrees):
+    assert math.degrees(spectral_angle(cube(*a), cube(*b)).item()) == pytest.approx(
+        degrees, abs=1e-3
+    )
+
+
+def test_small_angle_is_exact_where_arccos_is_not():
+    angle = spectral_angle(cube(1, 0), cube(1, 1e-5)).item()
+    assert angle == pytest.approx(1e-5, rel=1e-4)  # arccos in float32 gives 0
+
+
+def test_angle_with_itself_is_zero_without_a_floor():
+    x = torch.rand(2, 30, 5, 5)
+    assert spectral_angle(x, x).max() == 0
+
+
+@pytest.mark.parametrize("b", [cube(1, 2), cube(0, 0)])
+def test_gradient_is_finite_at_identical_and_zero_spectra(b):
+    for start in (b.clone(), torch.zeros_like(b)):
+        a = start.requires_grad_()
+        spectral_angle(a, b).sum().backward()
+        assert torch.isfinite(a.grad).all()
+
+
+def test_fidelity_by_hand():
+    """|(1,0) - (0,1)| averages to 1; the right angle adds 0.1 pi/2."""
+    assert fidelity(cube(1, 0), cube(0, 1)).item() == pytest.approx(1 + 0.05 * math.pi)
+
+
+def test_batch_without_source_tiles_contributes_nothing():
+    lr = torch.rand(2, 3, 4, 4)
+    out = SuperResolution(
+        sr=torch.empty(0, 3, 16, 16, requires_grad=True), reconstruction=lr, abundances=None
+    )
+    losses = training_losses(out, {"lr": lr, "hr": torch.empty(0, 3, 16, 16)})
+    assert losses["loss_sr"].item() == 0
+    assert losses["loss_unmix"].item() == 0
+
+
+def test_batch_of_target_tiles_alone_can_be_trained_on():
+    """As `published` draws them, a batch may hold no source tile."""
+    network = build("asnlsr")
+    batch = {
+        "lr": torch.rand(2, 30, 16, 16),
+        "hr": torch.empty(0, 30, 64, 64),
+        "domain": torch.tensor([1, 1]),
+    }
+    losses = training_losses(network(batch["lr"], 0), batch)
+    torch.stack(list(losses.values())).sum().backward()
+    assert network.decoder.weight.grad.abs().max() > 0
+    assert network.sr.head.weight.grad is None

@@ -1,0 +1,135 @@
+"""Networks: parameter counts of the papers, any size of input, gradients, learning."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from asnlsr.models import MODELS, build
+from asnlsr.models.adversarial import reverse_gradient
+from tests.test_sanl import PlainSANL
+
+
+def count(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_parameter_counts():
+    """Counts of the original checkpoints (design notes), not of this code."""
+    snlsr = build("snlsr")
+    assert count(snlsr) == 1_167_750
+    assert count(snlsr.encoder) + count(snlsr.decoder) == 138_998
+    assert count(build("asnlsr")) == 1_174_824
+    assert count(build("asnlsr").discriminator) == 7_074
+    assert count(build("bicubic")) == 0
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(("h", "w"), [(16, 16), (17, 30), (33, 16)])
+def test_any_size(model, h, w):
+    network = build(model, bands=5).eval()
+    out = network(torch.rand(2, 5, h, w))
+    assert out.sr.shape == (2, 5, 4 * h, 4 * w)
+    if out.abundances is not None:
+        assert out.abundances.shape == (2, 16, h, w)
+        assert torch.allclose(out.abundances.sum(1), torch.ones(2, h, w), atol=1e-6)
+        assert out.reconstruction.shape == (2, 5, h, w)
+
+
+@pytest.mark.parametrize("scale", [2, 8])
+def test_other_scales(scale):
+    assert build("snlsr", bands=4, scale=scale)(torch.rand(1, 4, 16, 16)).sr.shape[-1] == 16 * scale
+
+
+def test_unsupported_scale_is_named():
+    with pytest.raises(ValueError, match="scale 3"):
+        build("snlsr", scale=3)
+
+
+def test_bicubic_reproduces_a_ramp():
+    """Cubic convolution is exact for linear functions, away from the edge."""
+    ramp = torch.arange(16.0).expand(1, 1, 16, 16)
+    sr = build("bicubic")(ramp).sr
+    expected = (torch.arange(64) + 0.5) / 4 - 0.5  # centres of the fine pixels
+    assert torch.allclose(sr[0, 0, 30, 12:-12], expected[12:-12], atol=1e-5)
+
+
+def test_gradient_reaches_every_weight():
+    torch.manual_seed(0)
+    network = build("asnlsr", bands=6)
+    out = network(torch.rand(2, 6, 16, 16))
+    (out.sr.square().mean() + out.reconstruction.mean() + out.domain_logits[:, 0].sum()).backward()
+    silent = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
+
+
+def test_reversed_gradient_is_minus_lambda_times():
+    """What reaches the abundances is exactly -lambda times the gradient without reversal."""
+    torch.manual_seed(0)
+    network = build("asnlsr", bands=6, reversal=0.25).eval()  # eval: no dropout
+    abundances = torch.rand(2, 16, 16, 16, requires_grad=True)
+    labels = torch.tensor([0, 1])
+
+    def gradient(features):
+        loss = F.cross_entropy(network.discriminator(features), labels)
+        return torch.autograd.grad(loss, abundances)[0]
+
+    plain, reversed_ = gradient(abundances), gradient(reverse_gradient(abundances, 0.25))
+    assert plain.abs().max() > 0
+    assert torch.equal(reversed_, -0.25 * plain)
+
+
+def test_lambda_of_the_network_reaches_the_encoder():
+    """The gradient in the encoder's weights scales with lambda, and changes its sign."""
+
+    def encoder_gradient(reversal):
+        torch.manual_seed(0)
+        network = build("asnlsr", bands=6, reversal=reversal).eval()
+        x = torch.rand(2, 6, 16, 16)
+        F.cross_entropy(network(x, 0).domain_logits, torch.tensor([0, 1])).backward()
+        return network.encoder.layers[0].weight.grad
+
+    one, minus_one = encoder_gradient(1.0), encoder_gradient(-1.0)
+    assert one.abs().max() > 0
+    assert torch.equal(one, -minus_one)
+    assert torch.allclose(encoder_gradient(0.01), 0.01 * one, rtol=1e-4, atol=1e-12)
+
+
+def test_network_equals_the_one_with_plain_attention(monkeypatch):
+    torch.manual_seed(0)
+    network = build("snlsr", bands=6).eval()
+    x = torch.rand(1, 6, 16, 20)
+    with torch.no_grad():
+        ours = network(x).sr
+        for stage in network.sr.stages:
+            for block in stage.blocks:
+                monkeypatch.setattr(block.sanl, "attend", PlainSANL.attend.__get__(block.sanl))
+        reference = network(x).sr
+    assert (ours - reference).abs().max() / reference.abs().max() < 1e-6
+
+
+def test_only_the_first_tiles_are_super_resolved_on_demand():
+    torch.manual_seed(0)
+    network = build("asnlsr", bands=6).eval()
+    x = torch.rand(3, 6, 16, 16)
+    with torch.no_grad():
+        whole, part, none = network(x), network(x, 2), network(x, 0)
+    assert torch.allclose(part.sr, whole.sr[:2], atol=1e-6)
+    assert len(none.sr) == 0
+    assert len(none.abundances) == 3
+
+
+@pytest.mark.parametrize("model", ["snlsr", "asnlsr"])
+def test_overfits_one_batch(model):
+    """A network that cannot learn one tile by heart cannot learn."""
+    torch.manual_seed(0)
+    network = build(model, bands=4, skip=False)
+    x, hr = torch.rand(1, 4, 16, 16), torch.rand(1, 4, 1, 1).expand(1, 4, 64, 64)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+    losses = []
+    for _ in range(25):
+        optimizer.zero_grad()
+        loss = F.l1_loss(network(x).sr, hr)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 * losses[0]

@@ -1,0 +1,264 @@
+"""Training runs: reproducible, resumable, and honest about what they saw."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import xarray as xr
+from safetensors.torch import load_file
+
+from asnlsr.config import training_config
+from asnlsr.evaluate import KEYS, evaluate
+from asnlsr.models import build
+from asnlsr.tables import render, results_table
+from asnlsr.training import load_run, train
+from asnlsr.warmup import far_apart, start_super_resolution, start_unmixing, whitening
+
+SHORT = {"steps": 4, "warmup_steps": 4, "log_every": 2, "batch": 2}
+
+
+@pytest.fixture(scope="module")
+def run(tiny_tiles, tiny_split, tmp_path_factory):
+    """Train a network for a few steps in a folder of its own."""
+
+    def make(model, name="", overrides=SHORT, tiles=tiny_tiles, **settings):
+        out = tmp_path_factory.mktemp(f"{model}{name}") / "run"
+        return train(
+            model, tiles, tiny_split, out, preset="smoke", overrides=overrides, progress=False, **settings
+        )
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def finished(run):
+    """One finished run of A-SNLSR."""
+    return run("asnlsr")
+
+
+def weights(folder):
+    return load_file(folder / "weights.safetensors")
+
+
+def assert_same_weights(a, b):
+    assert set(a) == set(b)
+    different = [name for name in a if not torch.equal(a[name], b[name])]
+    assert different == []
+
+
+def test_same_seed_same_weights(run, finished):
+    assert_same_weights(weights(run("asnlsr")), weights(finished))
+
+
+def test_another_seed_other_weights(run, finished):
+    other = weights(run("asnlsr", seed=1))
+    assert not torch.equal(other["sr.head.weight"], weights(finished)["sr.head.weight"])
+
+
+def test_lambda_zero_equals_unmixing_step_for_step(run):
+    """Without a gradient from the discriminator only the discriminator itself differs."""
+    plain, adversarial = run("snlsr-unmix"), run("asnlsr", overrides=SHORT | {"reversal": 0.0})
+    shared = weights(plain)
+    reached = {k: v for k, v in weights(adversarial).items() if not k.startswith("discriminator")}
+    assert_same_weights(shared, reached)
+    columns = ["loss_sr", "loss_unmix", "abundance_std"]
+    curves = [pd.read_csv(folder / "history.csv")[columns] for folder in (plain, adversarial)]
+    pd.testing.assert_frame_equal(*curves, check_exact=True)
+
+
+def test_lambda_reaches_the_training(run, finished):
+    strong = run("asnlsr", overrides=SHORT | {"reversal": 50.0})
+    name = "encoder.layers.0.weight"
+    assert not torch.equal(weights(strong)[name], weights(finished)[name])
+
+
+def test_frozen_control_keeps_encoder_and_endmembers(run):
+    start = dict(build_like_run("snlsr-frozen").named_parameters())
+    end = weights(run("snlsr-frozen"))
+    for name, value in end.items():
+        same = torch.equal(start[name], value)
+        assert same == name.startswith(("encoder", "decoder")), name
+
+
+def build_like_run(model, seed=0):
+    torch.manual_seed(seed)
+    return build(model)
+
+
+def test_killed_run_resumes_to_the_same_weights(tiny_tiles, tiny_split, tmp_path):
+    """SIGKILL after the first checkpoint, then the same call again."""
+    overrides = {"steps": 30, "warmup_steps": 4, "log_every": 2, "batch": 2}
+    code = (
+        "import sys, json; from asnlsr.training import train; tiles, split, out = sys.argv[1:4];"
+        "train('asnlsr', tiles, split, out, preset='smoke', overrides=json.loads(sys.argv[4]),"
+        " progress=False)"
+    )
+
+    def start(out):
+        arguments = [str(tiny_tiles), str(tiny_split), str(out), json.dumps(overrides)]
+        return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, *arguments])
+
+    killed = tmp_path / "killed"
+    process = start(killed)
+    deadline = time.monotonic() + 120
+    while not (killed / "last.ckpt").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (killed / "run.json").exists()
+    assert start(killed).wait() == 0
+    assert start(tmp_path / "unbroken").wait() == 0
+    assert_same_weights(weights(killed), weights(tmp_path / "unbroken"))
+    histories = [
+        pd.read_csv(folder / "history.csv") for folder in (killed, tmp_path / "unbroken")
+    ]
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
+
+
+def test_finished_run_returns_at_once_and_another_replaces_it(
+    run, finished, tiny_tiles, tiny_split, monkeypatch
+):
+    written = (finished / "run.json").stat().st_mtime_ns
+
+    def again(seed):
+        train(
+            "asnlsr", tiny_tiles, tiny_split, finished, preset="smoke", overrides=SHORT, seed=seed,
+            progress=False,
+        )  # fmt: skip
+        return (finished / "run.json").stat().st_mtime_ns
+
+    assert again(0) == written
+    assert again(1) > written
+    again(0)
+
+
+def test_run_folder_tells_what_it_is(finished):
+    record = json.loads((finished / "run.json").read_text())
+    assert record["model"] == "asnlsr"
+    assert record["parameters"] == 1_174_824
+    assert record["config"]["steps"] == 4
+    assert record["minutes"] > 0
+    assert {"torch", "asnlsr"} <= set(record["versions"])
+    assert len(record["tiles_sha256"]) == len(record["split_sha256"]) == 64
+    history = pd.read_csv(finished / "history.csv")
+    assert history["step"].tolist() == [2, 4, 6, 8]
+    assert history["loss_sr"].isna().tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize("protocol", ["blind", "as-released"])
+def test_only_as_released_looks_at_target_truth(
+    run, tiny_tiles, tmp_path, protocol
+):
+    """Poison every target high-resolution value with NaN: blind runs end with the same weights."""
+    poisoned = tmp_path / "tiles"
+    for domain in ("swir1", "swir2"):
+        store = xr.open_zarr(tiny_tiles / f"{domain}.zarr", consolidated=False).load()
+        if domain == "swir2":
+            store["hr"][:] = np.nan
+        store.to_zarr(poisoned / f"{domain}.zarr", zarr_format=2, consolidated=False)
+    clean, dirty = run("asnlsr", protocol=protocol), run("asnlsr", tiles=poisoned, protocol=protocol)
+    val = pd.read_csv(dirty / "history.csv")["val_ssim"].dropna()
+    if protocol == "blind":
+        assert_same_weights(weights(clean), weights(dirty))
+        assert len(val) == 2
+    else:
+        assert val.empty  # its validation is the target truth, all NaN here
+
+
+def test_evaluation_measures_both_domains_and_makes_a_table(
+    run, finished, tiny_tiles, tiny_split
+):
+    bicubic = run("bicubic")
+    metrics = evaluate([bicubic, finished], tiny_tiles, tiny_split, progress=False)
+    assert list(metrics.columns) == [*KEYS, "metric", "value"]
+    tiles = metrics[metrics["metric"] == "psnr"]
+    assert len(tiles) == 2 * 2 * 2  # models, domains, tiles of the one test scene
+    assert metrics["value"].notna().all()
+    table = results_table(metrics)
+    expected = tiles[(tiles["model"] == "bicubic") & (tiles["domain"] == "swir2")]["value"].mean()
+    assert table.loc[("bicubic", "warm"), ("psnr", "mean")] == pytest.approx(expected)
+    text = render(table)
+    assert text.index("bicubic") < text.index("A-SNLSR")  # order of the registry
+    assert f"{expected:.2f}" in text
+    assert "\\begin{tabular}" in render(table, "latex")
+
+
+def test_table_takes_means_over_tiles_then_spread_over_seeds():
+    rows = [
+        dict(zip(KEYS, ["asnlsr", seed, "demo", "blind", "warm", "swir2", "a", tile], strict=True))
+        | {"metric": "psnr", "value": value}
+        for seed, tile, value in [(0, "x", 30), (0, "y", 32), (1, "x", 33), (1, "y", 33)]
+    ]
+    cell = results_table(pd.DataFrame(rows)).loc[("asnlsr", "warm"), "psnr"]
+    assert cell["mean"] == 32  # of 31 and 33
+    assert cell["std"] == pytest.approx(2**0.5)
+    assert cell["seeds"] == 2
+
+
+def test_loaded_run_is_the_trained_network(finished):
+    network, record = load_run(finished)
+    assert not network.training
+    assert record["seed"] == 0
+    assert_same_weights(dict(network.state_dict()), weights(finished))
+
+
+def test_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no finished run"):
+        load_run(tmp_path)
+
+
+def test_start_of_the_unmixing_separates_and_does_not_collapse(tiny_tiles):
+    torch.manual_seed(0)
+    network = build("snlsr", bands=6)
+    mixture = torch.rand(3, 2, 16, 16)
+    spectra = torch.rand(6, 2) + 0.2
+    lr = torch.einsum("cm,bmhw->bchw", spectra, mixture)
+    start_unmixing(network, lr)
+    with torch.no_grad():
+        logits = network.encoder.layers(lr)
+    assert (logits.mean((0, 2, 3)) - 5).abs().max() < 1e-3  # the ReLU is open
+    assert torch.allclose(logits.std((0, 2, 3)), torch.ones(16), atol=1e-3)
+
+
+def test_start_of_super_resolution_is_the_bicubic_skip_with_unit_inputs():
+    torch.manual_seed(0)
+    network = build("snlsr", bands=6)
+    lr = torch.rand(3, 6, 16, 16)
+    start_unmixing(network, lr)
+    before = network.sr.head.weight.detach().clone()
+    start_super_resolution(network, lr)
+    with torch.no_grad():
+        assert torch.equal(network(lr).sr, build("bicubic", bands=6)(lr).sr)
+        abundances = network.encoder(lr)
+        mean, std = abundances.mean((0, 2, 3)), abundances.std((0, 2, 3))
+        standard = (abundances - mean[:, None, None]) / std[:, None, None]
+        expected = torch.nn.functional.conv2d(standard, before)
+        ours = torch.nn.functional.conv2d(abundances, network.sr.head.weight)
+        shift = (ours - expected).mean((0, 2, 3), keepdim=True)
+    assert torch.allclose(ours - shift, expected, atol=1e-2)
+
+
+def test_endmembers_are_extremes_and_whitening_whitens():
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 3.0]])
+    inside = 0.1 * torch.rand(200, 2, generator=generator) + 1
+    chosen = far_apart(torch.cat([inside, corners]), 3)
+    assert {tuple(row) for row in chosen.tolist()} == {tuple(row) for row in corners.tolist()}
+    pixels = torch.randn(5000, 3, generator=generator) @ torch.rand(3, 3, generator=generator)
+    covariance = torch.cov((pixels @ whitening(pixels).T).T)
+    assert torch.allclose(covariance, torch.eye(3), atol=0.01)
+
+
+def test_schedule_restarts_only_in_the_published_recipe():
+    assert training_config("paper", "asnlsr", "published").restarts == 4
+    assert training_config("paper", "asnlsr", "published").warmup_steps == 0
+    assert training_config("demo", "asnlsr", "warm").warmup_steps > 0
