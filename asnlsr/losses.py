@@ -65,8 +65,7 @@ def training_losses(
     if output.reconstruction is not None:
         losses["loss_unmix"] = fidelity(output.reconstruction, batch["lr"])
     if super_resolve:
-        if len(batch["hr"]):  # a batch of target tiles alone has no truth to learn from
-            losses["loss_sr"] = fidelity(output.sr, batch["hr"])
+        losses["loss_sr"] = fidelity(output.sr, batch["hr"])
         if output.domain_logits is not None:
             losses["loss_domain"] = F.cross_entropy(output.domain_logits, batch["domain"])
     return losses
