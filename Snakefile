@@ -61,7 +61,7 @@ BLIND = list(tiles_and_split("blind").values())
 READS = {
     "01": [str(SPACE.scenes)] if DATASET == "simulated" else [],
     "02": BLIND,
-    "03": [*BLIND, run_file("bicubic")],
+    "03": [*BLIND, "data/paper/table1.csv"],
     "04": [
         *BLIND,
         *map(run_file, MODELS),

@@ -1,12 +1,16 @@
 """The chapters: how they are stored, that they run, and that the numbers in them are right."""
 
 import ast
+import math
 import re
 from typing import Any
 
 import nbformat
+import pandas as pd
+import pvlib
 import pytest
 
+from asnlsr.simulate import PHOTON_NOISE, READ_NOISE
 from tests.smoke_book import PAGES, ROOT, smoke_book
 
 CHAPTERS = sorted((ROOT / "book").glob("[0-9]*.ipynb"))
@@ -115,4 +119,214 @@ def test_page_needs_no_kernel(path, executed):
                 assert "text/html" in output.data  # the twin that is alive in a static page
 
 
-# That their numbers are right: per chapter, against expectations with a reason of their own
+# That their numbers are right: the values that the prose quotes, each against an expectation with
+# a reason of its own (hand computation, closed form, another package, another file)
+
+
+def within(value: float, expected: float, tolerance: float) -> bool:
+    return abs(value - expected) <= tolerance
+
+
+def upper_tail(z: float) -> float:
+    """Return the probability that a standard normal variable exceeds z."""
+    return math.erfc(z / math.sqrt(2)) / 2
+
+
+def test_chapter_1_light(executed):
+    """Sunlight of another package: ASTM G173 decides how dark SWIR2 and the window are."""
+    value = glued(executed["01"])
+    sun = pvlib.spectrum.get_reference_spectra()["global"]
+    ratio = sun.loc[1000:1700].mean() / sun.loc[1700:2500].mean()
+    assert ratio / 1.5 < value["domain_ratio"] < 1.5 * ratio  # the rest is reflectance
+    window = 100 * sun.loc[1360:1420].mean() / sun.loc[1200:1300].mean()
+    assert 0 <= value["window_depth"] < 2 * window
+
+
+def test_chapter_1_noise(executed):
+    """The noise that is found in the picture is the noise that the simulator put there."""
+    value = glued(executed["01"])
+    assert value["read_noise"] == pytest.approx(READ_NOISE, rel=0.2)
+    assert value["photon_gain"] == pytest.approx(PHOTON_NOISE, rel=0.3)
+    # Noise grows at most as the root of the signal, so a signal that is `ratio` times fainter
+    # costs between 10 log10(ratio) (photons only) and 20 log10(ratio) (constant noise) decibels.
+    cost_db = value["snr_swir1_db"] - value["snr_swir2_db"]
+    ratio_db = 10 * math.log10(value["domain_ratio"])
+    assert ratio_db - 2 < cost_db < 2 * ratio_db + 2
+
+
+def test_chapter_1_correlation(executed):
+    value = glued(executed["01"])
+    within_domains = value["correlation_swir1"], value["correlation_swir2"]
+    assert 0 < value["correlation_across"] < min(within_domains) < 1
+    # What light and shade contribute is common to both domains.
+    assert value["correlation_without_brightness"] < value["correlation_across"]
+
+
+def test_chapter_2_binning(executed):
+    """The grid of 300 channels over 1000-2500 nm by arithmetic, the leak by the normal tail."""
+    value = glued(executed["02"])
+    assert value["bins"] == 45
+    step_nm = 1500 / 299
+    last = 1000 + step_nm * int(700 / step_nm)
+    assert value["fwhm_nm"] == pytest.approx((last - 1000) / 45, abs=1e-6)
+    assert value["binning_difference"] < 1e-4  # 2.3548 is rounded
+    # The kept bin that is nearest to the cut: number 35 of SWIR1, number 13 of SWIR2.
+    for name, start, end, bins, number, cut in (
+        ("swir1", 1000, last, 45, 35, 1550),
+        ("swir2", 1000 + 140 * step_nm, 2500, 38, 13, 1980),
+    ):
+        centre = start + (end - start) / (bins - 1) * number
+        sigma = (end - start) / bins / math.sqrt(8 * math.log(2))
+        leak = 100 * upper_tail((centre - cut) / sigma)
+        assert within(value[f"leak_{name}"], leak, 5)  # channels are 5 nm apart
+
+
+def test_chapter_2_blur(executed):
+    """Width, offset and lost light of a Gaussian with the published variances."""
+    value = glued(executed["02"])
+    to_fwhm = math.sqrt(8 * math.log(2))
+    assert value["psf_narrow_px"] == pytest.approx(to_fwhm * math.sqrt(3.340), rel=0.01)
+    assert value["psf_wide_px"] == pytest.approx(to_fwhm * math.sqrt(6.306), rel=0.01)
+    assert value["shift_px"] == pytest.approx(0.5, abs=1e-3)  # 16 is not 15.5
+    assert value["shift_centred_px"] == pytest.approx(0, abs=1e-3)
+    # The last low-resolution pixel looks at the last pixel but one: 1.5 pixels from the edge.
+    lost_column = upper_tail(1.5 / math.sqrt(6.306))
+    lost_row = upper_tail(1.5 / math.sqrt(3.340))
+    assert within(value["lost_edge"], 100 * lost_column, 0.5)
+    corner = 1 - (1 - lost_column) * (1 - lost_row)  # the ellipse is tilted by 3 degrees only
+    assert within(value["lost_corner"], 100 * corner, 1)
+    assert value["lost_scene"] < 1e-3
+
+
+def test_chapter_2_leakage(executed):
+    value = glued(executed["02"])
+    assert value["shared_by_scene"] == 0  # that is what the split is for
+    # 8 tiles in 4 scenes, in thirds: some scene has one tile in training and one in test.
+    assert value["shared_by_tile"] > 0
+
+
+def test_chapter_3_toy(executed):
+    """Six of twelve values are wrong by 0.1; everything else is arithmetic."""
+    value = glued(executed["03"])
+    rmse = math.sqrt(6 * 0.1**2 / 12)
+    assert value["toy_rmse"] == pytest.approx(rmse, rel=1e-5)
+    assert value["toy_psnr"] == pytest.approx(-20 * math.log10(rmse), rel=1e-5)
+    # The truth lies on the diagonal of two bands; the estimates are (0.6, 0.4) and (0.6, 0.5).
+    angles = [45 - math.degrees(math.atan2(*pair)) for pair in ((0.4, 0.6), (0.5, 0.6))]
+    assert value["toy_sam_deg"] == pytest.approx(sum(angles) / 2, rel=1e-4)
+    # A step of 0.1 in z multiplies radiance by 20000 ** 0.1; half of band 1 is right.
+    first, second = 2e4**0.1 - 1, (1 - 2e4**-0.1) / math.sqrt(2)
+    ergas = 100 / 4 * math.sqrt((first**2 + second**2) / 3)
+    assert value["toy_ergas"] == pytest.approx(ergas, rel=1e-4)
+    assert value["toy_ssim"] == pytest.approx(0.6001 / 0.6101, rel=1e-4)
+    assert value["toy_difference"] < 1e-3
+
+
+def test_chapter_3_bicubic(executed):
+    value = glued(executed["03"])
+    assert value["kernel_difference"] < 1e-6
+    assert value["model_difference"] < 1e-5
+    # Keys, section IV: only a = -1/2 reproduces a parabola.
+    assert value["parabola_keys"] < 1e-9
+    assert value["parabola_torch"] > 1e-2
+    for domain in ("swir1", "swir2"):
+        assert value[f"handicap_{domain}"] > 0  # knowing the offset helps
+    assert value["best_offset"] == 0.5  # as chapter 2 finds with a ramp
+
+
+def test_chapter_3_agrees_with_the_evaluation(executed):
+    """The same tiles, through the command line and the long table."""
+    value = glued(executed["03"])
+    metrics = pd.read_csv(ROOT / "data/simulated-smoke/metrics-blind.csv")
+    for domain in ("swir1", "swir2"):
+        for name, column in (("psnr", "psnr"), ("ssim", "ssim"), ("sam_deg", "sam")):
+            chosen = metrics.query(f"model == 'bicubic' and domain == '{domain}'")
+            mean = chosen[chosen.metric == name].value.mean()
+            assert value[f"bicubic_{column}_{domain}"] == pytest.approx(mean, rel=1e-3)
+
+
+def test_chapter_3_what_metrics_do_not_see(executed):
+    value = glued(executed["03"])
+    assert value["psnr_spread"] < 1e-3  # all errors were scaled to one RMSE
+    # The logarithm is concave: the mean of logarithms is at most the logarithm of the mean.
+    assert value["psnr_batch_gap"] >= 0
+    assert value["psnr_batch_gap"] == pytest.approx(value["psnr_batch_1"] - value["psnr_batch_all"])
+    assert value["brighter_ssim"] > value["noisy_ssim"]
+    # A constant in z is a factor in radiance, which no angle sees.
+    assert value["brighter_sam_rad"] < 0.1 < value["noisy_sam_rad"]
+    assert value["spoilt_ergas"] > 0
+    assert value["spoilt_ergas_released"] == 0  # only values above 0.5 were spoilt
+
+
+def test_chapter_4_parameters(executed):
+    """Counts of the original checkpoints (SNLSR) and of the paper's architecture (A-SNLSR)."""
+    value = glued(executed["04"])
+    assert value["parameters_snlsr"] == 1_167_750
+    assert value["parameters_unmixing"] == 138_998
+    assert value["parameters_asnlsr"] == 1_174_824
+    assert value["parameters_discriminator"] == 1_174_824 - 1_167_750
+
+
+def test_chapter_4_unmixing_on_the_toy(executed):
+    value = glued(executed["04"])
+    assert value["toy_error_exact"] < 1e-5  # a mixture of known endmembers has one solution
+    assert 0 < value["toy_error_noisy"] < 0.05
+    # A larger simplex around the same pixels explains them as well with other abundances.
+    assert value["stretched_residual"] < 1e-5
+    assert value["stretched_change"] > 0.05
+    assert value["abundance_sum_error"] < 1e-5
+
+
+def test_chapter_4_gradients(executed):
+    value = glued(executed["04"])
+    assert value["reversed_value"] == pytest.approx(6)  # 3 w at w = 2: nothing happens forward
+    assert value["reversed_gradient"] == pytest.approx(-0.3)  # d(3 w)/dw = 3, times -0.1
+    assert value["collapsed_abundance"] == 1 / 16
+    assert value["collapsed_gradient"] == 0
+    assert value["bias_change"] < 1e-6
+    assert value["bias_dead"] == 0
+    assert value["mixed_in_radiance"] == pytest.approx((0.2 + 0.02) / 2)
+    assert value["mixed_in_z"] == pytest.approx(math.sqrt(0.2 * 0.02), rel=1e-4)
+
+
+def test_chapter_4_results_are_those_of_the_long_table(executed):
+    value = glued(executed["04"])
+    metrics = pd.read_csv(ROOT / "data/simulated-smoke/metrics-blind.csv")
+    psnr = metrics[metrics.metric == "psnr"].groupby(["domain", "model"]).value.mean()
+    for domain, role in (("swir1", "source"), ("swir2", "target")):
+        for model in ("snlsr-frozen", "snlsr", "snlsr-unmix", "asnlsr"):
+            gain = psnr[domain, model] - psnr[domain, "bicubic"]
+            assert value[f"gain_{role}_{model}"] == pytest.approx(gain, abs=1e-6)
+        adversary = psnr[domain, "asnlsr"] - psnr[domain, "snlsr-unmix"]
+        assert value[f"adversary_{role}"] == pytest.approx(adversary, abs=1e-6)
+    # Frozen at random, SNLSR can do no more than its bicubic skip.
+    assert abs(value["gain_target_snlsr-frozen"]) < 0.2
+
+
+def test_chapter_5_distances_on_known_distributions(executed):
+    """Two normal distributions, 2 apart: nobody can tell them apart with less error than this."""
+    value = glued(executed["05"])
+    assert value["toy_a_distance"] == pytest.approx(2 * (1 - 2 * upper_tail(1)), abs=0.06)
+    assert value["toy_a_distance_same"] == pytest.approx(0, abs=0.15)
+    # 40 rows in 16 dimensions can be learnt by heart, which says nothing about fresh ones.
+    assert value["noise_fitted"] > 0.5
+    assert value["noise_fresh"] == pytest.approx(0, abs=0.15)
+    # No line separates a narrow from a wide cloud around the same centre; MMD sees the spread.
+    assert abs(value["wide_a_distance"]) < 0.4
+    assert value["wide_mmd"] > 0.05
+
+
+def test_chapter_5_numbers_are_possible(executed):
+    value = glued(executed["05"])
+    for word in ("unaligned", "aligned"):
+        for rows in ("pixels", "tiles"):
+            assert -2 <= value[f"pad_{rows}_{word}"] <= 2
+        assert 0 <= value[f"moved_{word}"] <= 1  # a distance between two compositions
+        # Two halves of one domain are closer than two domains.
+        assert value[f"mmd_within_{word}"] < value[f"mmd_pixels_{word}"]
+    assert value["pad_change"] == pytest.approx(
+        value["pad_pixels_aligned"] - value["pad_pixels_unaligned"]
+    )
+    assert 0 <= value["accuracy_end"] <= 1
+    assert 0 <= value["accuracy_test"] <= 1
+    assert value["perplexity"] < value["tsne_pixels"]
