@@ -7,12 +7,14 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
-from asnlsr.geometry import CODE, Canvas, buildings, park
-from asnlsr.materials import MATERIALS, Array, WAVELENGTH_NM, reflectance, sunlight
+from asnlsr.geometry import CODE, Canvas
+from asnlsr.materials import MATERIALS, WAVELENGTH_NM, Array, reflectance, sunlight
+from asnlsr.scenery import buildings, park
 from asnlsr.scenes import write_scene
 
 KINDS = ("park", "buildings", "park", "park", "buildings", "park")
 BLUR_PX = 0.3  # standard deviation of the optics' point spread, scene pixels
+GLARE = 0.1  # part of the light that haze and the optics spread evenly over the picture
 READ_NOISE = 2.0e-4  # standard deviation in the dark, W m-2 sr-1 nm-1
 PHOTON_NOISE = 1.0e-5  # variance per radiance, W m-2 sr-1 nm-1
 FULL_WELL = 1.0  # radiance at which a pixel saturates, W m-2 sr-1 nm-1
@@ -48,7 +50,9 @@ def mix(canvas: Canvas) -> tuple[Array, Array]:
                 sharp = gaussian_filter(share * light, 2 * BLUR_PX, mode="nearest")
                 weights.append(sharp.reshape(rows // 2, 2, cols // 2, 2).mean(axis=(1, 3)))
                 endmembers.append(spectrum * irradiance / np.pi)
-    return np.stack(weights, -1).astype(np.float32), np.array(endmembers, np.float32)
+    mixture = np.stack(weights, -1).astype(np.float32)
+    mixture += GLARE * (mixture.mean(axis=(0, 1)) - mixture)
+    return mixture, np.array(endmembers, np.float32)
 
 
 def expose(rng: np.random.Generator, weights: Array, endmembers: Array) -> Iterator[Array]:
@@ -110,6 +114,12 @@ def simulate(
         weights, endmembers = mix((park if kind == "park" else buildings)(rng, size))
         header = out / f"{kind}-{number}.hdr"
         blocks = expose(rng, weights, endmembers)
-        write_scene(header, blocks, (*size, WAVELENGTH_NM.size), WAVELENGTH_NM)
+        write_scene(
+            header,
+            blocks,
+            (*size, WAVELENGTH_NM.size),
+            WAVELENGTH_NM,
+            description=f"simulated {kind}, seed {seed}; radiance, W m-2 sr-1 nm-1",
+        )
         headers.append(header)
     return headers

@@ -1,0 +1,153 @@
+"""The simulator: physics, statistics of the pictures, calibration against the published row."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from asnlsr.domains import SWIR1, SWIR2, bin_response
+from asnlsr.materials import MATERIALS, WAVELENGTH_NM, reflectance, sunlight
+from asnlsr.scenes import Scene, open_scene
+from asnlsr.simulate import expose, simulate
+
+SMALL = (64, 48)
+
+
+def slope(picture: np.ndarray) -> float:
+    """Exponent of the radially averaged power spectrum between 0.05 and 0.4 cycles per pixel."""
+    rows, cols = picture.shape
+    window = np.hanning(rows)[:, None] * np.hanning(cols)
+    power = np.abs(np.fft.fft2((picture - picture.mean()) * window)) ** 2
+    radius = np.hypot(np.fft.fftfreq(rows)[:, None], np.fft.fftfreq(cols))
+    points = []
+    for low, high in pairwise(np.linspace(0.05, 0.4, 15)):
+        ring = (radius >= low) & (radius < high)
+        points.append((np.log(radius[ring]).mean(), np.log(power[ring].mean())))
+    return float(np.polyfit(*np.transpose(points), 1)[0])
+
+
+def nearest(wavelength_nm: float) -> int:
+    return int(np.argmin(np.abs(WAVELENGTH_NM - wavelength_nm)))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> list[Scene]:
+    out = tmp_path_factory.mktemp("small")
+    return [open_scene(hdr) for hdr in simulate(out, 2, SMALL, progress=False)]
+
+
+@pytest.fixture(scope="module")
+def default(tmp_path_factory: pytest.TempPathFactory) -> list[Scene]:
+    out = tmp_path_factory.mktemp("default")
+    return [open_scene(hdr) for hdr in simulate(out, progress=False)]
+
+
+def test_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
+    first, again, other = (
+        [hdr.with_suffix(".img").read_bytes() for hdr in simulate(tmp_path / name, 2, SMALL, seed)]
+        for name, seed in (("a", 3), ("b", 3), ("c", 4))
+    )
+    assert first == again
+    assert all(one != two for one, two in zip(first, other, strict=True))
+
+
+def test_a_scene_does_not_depend_on_how_many_are_asked_for(tmp_path: Path) -> None:
+    two = simulate(tmp_path / "two", 2, SMALL, progress=False)
+    one = simulate(tmp_path / "one", 1, SMALL, progress=False)
+    assert one[0].with_suffix(".img").read_bytes() == two[0].with_suffix(".img").read_bytes()
+
+
+def test_four_parks_and_two_buildings(tmp_path: Path) -> None:
+    names = [hdr.stem for hdr in simulate(tmp_path, 6, (32, 32), progress=False)]
+    assert names == ["park-0", "buildings-1", "park-2", "park-3", "buildings-4", "park-5"]
+
+
+def test_the_files_are_envi_radiance(small: list[Scene]) -> None:
+    for scene in small:
+        assert (scene.rows, scene.cols) == SMALL
+        np.testing.assert_allclose(scene.wavelength_nm, np.linspace(1000, 2500, 300), atol=0.01)
+        assert scene.usable.all()
+        header = scene.hdr.read_text().lower()
+        assert "w m-2 sr-1 nm-1" in header
+        assert "simulated" in header
+        radiance = scene.read_rows(0, scene.rows)
+        assert radiance.dtype == np.float32
+        # The full beam on a white surface gives 0.69 / pi = 0.22 W m-2 sr-1 nm-1 at 1000 nm.
+        assert 0.005 < radiance[..., :10].mean() < 0.22
+        assert radiance.min() >= 0
+
+
+def test_water_vapour_bands_are_dark(small: list[Scene]) -> None:
+    for scene in small:
+        mean = scene.read_rows(0, scene.rows).mean(axis=(0, 1))
+        assert mean[nearest(1385)] < 0.05 * mean[nearest(1250)]
+        assert mean[nearest(1885)] < 0.05 * mean[nearest(1650)]
+
+
+def test_swir2_is_about_ten_times_darker(small: list[Scene]) -> None:
+    means = []
+    for domain in (SWIR1, SWIR2):
+        weights, _ = bin_response(domain, WAVELENGTH_NM)
+        means.append(np.mean([(s.read_rows(0, s.rows) @ weights.T).mean() for s in small]))
+    assert 5 < means[0] / means[1] < 20
+
+
+def test_sunlight_agrees_with_the_standard() -> None:
+    beam, sky = sunlight()
+    # ASTM G173: direct and circumsolar 0.2202 and 0.0702 W m-2 nm-1 at 1650 and 2200 nm.
+    assert beam[nearest(1650)] == pytest.approx(0.2202, rel=0.05)
+    assert beam[nearest(2200)] == pytest.approx(0.0702, rel=0.05)
+    share = sky / beam
+    assert share[nearest(1050)] > 1.5 * share[nearest(1650)] > 1.5 * share[nearest(2200)]
+
+
+def test_reflectance_is_held_beyond_the_library() -> None:
+    for material in MATERIALS:
+        spectra = reflectance(material)
+        assert ((spectra >= 0) & (spectra <= 1.02)).all()
+        np.testing.assert_allclose(spectra[:, -1], spectra[:, nearest(2455)])
+
+
+def test_noise_is_read_noise_in_the_dark_and_its_variance_is_linear_in_the_signal() -> None:
+    levels = np.array([0.01, 0.02, 0.04], np.float32)
+    weights = np.repeat(levels, 64)[:, None, None] * np.ones((1, 64, 1), np.float32)
+    white = np.ones((1, 300), np.float32)
+    measured = np.concatenate(list(expose(np.random.default_rng(0), weights, white)))
+    variance = measured.reshape(3, -1).var(axis=1)
+    # 1.2 million values a level: the variance is known to 0.2 %
+    assert (variance[2] - variance[1]) / (variance[1] - variance[0]) == pytest.approx(2, rel=0.05)
+    np.testing.assert_allclose(measured.reshape(3, -1).mean(axis=1), levels, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("scenes", "size"), [(0, (64, 64)), (1, (16, 64))])
+def test_nothing_to_draw_is_refused(tmp_path: Path, scenes: int, size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="at least"):
+        simulate(tmp_path, scenes, size)
+
+
+@pytest.mark.slow
+def test_pictures_have_natural_statistics(default: list[Scene]) -> None:
+    for scene in default:
+        radiance = scene.read_rows(0, scene.rows)[..., nearest(1250)]
+        assert -2.4 < slope(np.log(np.maximum(radiance, 1e-4))) < -1.7, scene.name
+
+
+@pytest.mark.slow
+def test_bicubic_lands_near_the_published_row(default: list[Scene], tmp_path: Path) -> None:
+    """Protocol as-released: tiles of 128 blurred alone with a zero border, log-scaled values."""
+    from asnlsr.data import log_scale
+    from asnlsr.metrics import tile_metrics
+    from asnlsr.tiles import open_tiles, prepare
+
+    prepare([s.hdr for s in default], tmp_path, tile=128, border="zero", progress=False)
+    tiles = open_tiles(tmp_path, "swir2")
+    truth, low = (log_scale(torch.tensor(tiles[name].values)) for name in ("hr", "lr"))
+    enlarged = torch.nn.functional.interpolate(low, scale_factor=4, mode="bicubic")
+    peak = float(truth.max() - truth.min())
+    reached = tile_metrics(enlarged, truth, peak)
+    # published: 31.89 dB, 0.78, 5.099 degrees
+    assert float(reached["psnr"].mean()) == pytest.approx(31.9, abs=1.5)
+    assert float(reached["ssim"].mean()) == pytest.approx(0.78, abs=0.05)
+    assert float(reached["sam_deg"].mean()) == pytest.approx(5.1, abs=1.5)
