@@ -16,7 +16,7 @@ from asnlsr.materials import MATERIALS
 Float = NDArray[np.float64]
 SUN = np.array([-0.45, -0.66, 0.60])  # unit vector to the sun: high, left, behind the camera
 SHADE = 0.17  # of the direct light: what surroundings in the sun throw into a shadow
-GLINT = 40.0  # brightness of a mirror image of the sun, blurred to a pixel, white in the sun = 1
+GLINT = 100.0  # brightness of a mirror image of the sun, blurred to a pixel, white in the sun = 1
 CODE = {name: code for code, name in enumerate(MATERIALS)}
 
 
@@ -115,7 +115,7 @@ def limb(
     relief = np.exp(0.13 * canvas.grain[at[0] // 3, at[1]])
     lit = np.clip(-uy * v * SUN[0] + ux * v * SUN[1] + front * SUN[2], 0, None) * light
     if material == "metal":
-        lit += 0.01 * GLINT * np.exp(-(((v + 0.3) * radius[on]) ** 2))
+        lit += 0.004 * GLINT * np.exp(-(((v + 0.3) * radius[on]) ** 2))
     blend = np.clip(0.5 + 0.3 * canvas.grain[at], 0, 1)
     canvas.paint(at, material, blend, (lit + SHADE) * relief, 0.4 * relief)
 
