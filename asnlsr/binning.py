@@ -1,5 +1,7 @@
 """A scene as the bands of both domains, streamed by rows."""
 
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -62,6 +64,23 @@ class BinnedScene:
             pieces = [weights @ pixels[:, span].T for span, weights in self._responses]
             binned[:, (start - r0) * cols : (stop - r0) * cols] = torch.cat(pieces)
         return binned.numpy().reshape(len(self.centres_nm), r1 - r0, cols)
+
+    def strips(
+        self, origins: Sequence[int], rows: int, reach: int
+    ) -> Iterator[NDArray[np.float32]]:
+        """Yield ``rows`` rows from each origin with ``reach`` pixels around, reflected outside.
+
+        Shape (2 * BANDS, rows + 2 * reach, cols + 2 * reach). Reads every row of the scene once.
+        """
+        row_at = np.pad(np.arange(self.scene.rows), reach, mode="reflect")
+        sides = ((0, 0), (0, 0), (reach, reach))
+        kept, low = self.read_rows(0, 0), 0
+        for origin in origins:
+            wanted = row_at[origin : origin + rows + 2 * reach]
+            kept, low = kept[:, wanted.min() - low :], wanted.min()
+            new = self.read_rows(low + kept.shape[1], wanted.max() + 1)
+            kept = np.concatenate([kept, new], axis=1)
+            yield np.pad(kept[:, wanted - low], sides, mode="reflect")
 
     def _clean(self, radiance: NDArray[np.float32]) -> NDArray[np.float32]:
         """Clip and count negative values, blank unused channels, refuse NaN."""

@@ -40,8 +40,8 @@ def bin_response(
     FWHM = (last - first) / n, the weight of the channel at wavelength l in bin b is
     proportional to exp(-(l - c_b)^2 / (2 sigma^2)), at the true l, and the weights of a bin sum
     to 1. n departs from ``domain.bins`` as little as possible for ``bands`` bins to be left
-    after the cut; where no n does that, one of ``bands + 1`` goes, next to the cut. As in the release, binning comes before the cut, so that absorption channels
-    leak into the bins beside it.
+    after the cut; where no n does that, one of ``bands + 1`` goes, next to the cut. As in the
+    release, binning comes before the cut: absorption channels leak into the bins beside it.
 
     Parameters
     ----------

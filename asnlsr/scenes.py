@@ -32,8 +32,8 @@ class Scene:
     cols: int
     wavelength_nm: NDArray[np.float64]  # (channels,), strictly increasing
     usable: NDArray[np.bool_]  # (channels,), False where the bad-band list bbl holds 0
-    gain: NDArray[np.float32] | None  # (channels,); radiance = stored * gain + offset
-    offset: NDArray[np.float32] | None
+    gain: NDArray[np.float32]  # (channels,); radiance = stored * gain + offset
+    offset: NDArray[np.float32]
     interleave: str
     dtype: np.dtype[Any]
     start: int  # byte of the first pixel
@@ -69,9 +69,9 @@ class Scene:
                 file.seek(self.start + r0 * cols * channels * self.dtype.itemsize)
                 file.readinto(stored.data)
         radiance = stored.transpose(_AXES[self.interleave]).astype(np.float32, copy=False)
-        if self.gain is not None:
+        if (self.gain != 1).any():
             radiance = radiance * self.gain
-        if self.offset is not None:
+        if self.offset.any():
             radiance = radiance + self.offset
         return radiance
 
@@ -111,7 +111,6 @@ def open_scene(hdr: Path) -> Scene:
             f"{img}: {size} bytes, but {hdr.name} describes {rows} x {cols} x {channels} "
             f"{dtype.name} = {expected} bytes; copy the file again or mend the header"
         )
-    bbl = _numbers(hdr, header, "bbl", channels)
     return Scene(
         name=hdr.stem,
         hdr=hdr,
@@ -119,9 +118,9 @@ def open_scene(hdr: Path) -> Scene:
         rows=rows,
         cols=cols,
         wavelength_nm=_wavelengths(hdr, header, channels),
-        usable=np.ones(channels, bool) if bbl is None else bbl != 0,
-        gain=_calibration(_numbers(hdr, header, "data gain values", channels), neutral=1.0),
-        offset=_calibration(_numbers(hdr, header, "data offset values", channels), neutral=0.0),
+        usable=_numbers(hdr, header, "bbl", channels, default=1) != 0,
+        gain=_numbers(hdr, header, "data gain values", channels, default=1).astype(np.float32),
+        offset=_numbers(hdr, header, "data offset values", channels, default=0).astype(np.float32),
         interleave=interleave,
         dtype=dtype,
         start=start,
@@ -154,11 +153,13 @@ def _integer(hdr: Path, header: dict[str, Any], key: str) -> int:
 
 
 def _numbers(
-    hdr: Path, header: dict[str, Any], key: str, channels: int
-) -> NDArray[np.float64] | None:
-    """Read one number per channel, or None where the header has no such field."""
+    hdr: Path, header: dict[str, Any], key: str, channels: int, default: float | None = None
+) -> NDArray[np.float64]:
+    """Read one number per channel."""
     if key not in header:
-        return None
+        if default is None:
+            raise ValueError(f"{hdr}: no {key} field; add one number per channel to the header")
+        return np.full(channels, default)
     try:
         values = np.array(header[key], dtype=np.float64)
     except ValueError:
@@ -168,16 +169,8 @@ def _numbers(
     return values
 
 
-def _calibration(values: NDArray[np.float64] | None, neutral: float) -> NDArray[np.float32] | None:
-    if values is None or (values == neutral).all():
-        return None
-    return values.astype(np.float32)
-
-
 def _wavelengths(hdr: Path, header: dict[str, Any], channels: int) -> NDArray[np.float64]:
     values = _numbers(hdr, header, "wavelength", channels)
-    if values is None:
-        raise ValueError(f"{hdr}: no wavelength field; add the channel centres to the header")
     unit = str(header.get("wavelength units", "")).strip().lower()
     if unit not in _NM_PER_UNIT:
         raise ValueError(
@@ -195,19 +188,18 @@ def write_scene(
     wavelength_nm: ArrayLike,
     **fields: object,
 ) -> None:
-    """Write a float32 ENVI scene (BIP) block by block.
+    """Write a float32 ENVI scene (BIP), ``.hdr`` and ``.img``, block by block.
 
     Parameters
     ----------
     hdr : Path
-        Header to write; the pixels go beside it, to ``.img``.
     blocks : iterable of ndarray of float32, shape (any, cols, channels)
         Radiance from the top row on.
     shape : tuple of int
         (rows, cols, channels) of the whole scene.
     wavelength_nm : array_like of float, shape (channels,)
     **fields
-        Further header fields, ``_`` in a name standing for a blank.
+        Further header fields, ``_`` for a blank in their names.
 
     Raises
     ------

@@ -50,30 +50,13 @@ class _TiledScene(BinnedScene):
 
     def __init__(self, hdr: Path, tile: int) -> None:
         super().__init__(open_scene(hdr))
-        self.row0 = tile_origins(self.scene.rows, tile)
-        self.col0 = tile_origins(self.scene.cols, tile)
+        rows, cols = self.scene.rows, self.scene.cols
+        self.row0, self.col0 = tile_origins(rows, tile), tile_origins(cols, tile)
         if not self.row0 or not self.col0:
             raise ValueError(
-                f"{hdr}: {self.scene.rows} x {self.scene.cols} pixels, smaller than a tile of "
-                f"{tile}; choose a smaller --tile"
+                f"{hdr}: {rows} x {cols} pixels, smaller than a tile of {tile}; "
+                "choose a smaller --tile"
             )
-
-    def strips(self, tile: int, bar: "tqdm[NoReturn]") -> Iterator[NDArray[np.float32]]:
-        """Yield each row of tiles with ``_REACH`` pixels around it, reading every row once.
-
-        Shape (2 * BANDS, tile + 2 * _REACH, cols + 2 * _REACH); the scene is reflected outside.
-        """
-        row_at = np.pad(np.arange(self.scene.rows), _REACH, mode="reflect")
-        sides = ((0, 0), (0, 0), (_REACH, _REACH))
-        kept, low = self.read_rows(0, 0), 0
-        for row0 in self.row0:
-            rows = row_at[row0 : row0 + tile + 2 * _REACH]
-            kept, low = kept[:, rows.min() - low :], rows.min()
-            done, high = low + kept.shape[1], rows.max() + 1
-            kept = np.concatenate([kept, self.read_rows(done, high)], axis=1)
-            bar.update(high - done)
-            yield np.pad(kept[:, rows - low], sides, mode="reflect")
-        bar.update(self.scene.rows - high)
 
 
 def tile_origins(length: int, tile: int) -> list[int]:
@@ -126,10 +109,10 @@ def prepare(
     out = Path(out)
     with scratch(out / "tiles") as stage:
         stores = [_create_store(stage, name, sources, recipe) for name in DOMAINS]
-        rows = sum(source.scene.rows for source in sources)
+        strips = sum(len(source.row0) for source in sources)
         provenance = []
         first = 0
-        with tqdm(total=rows, unit="row", desc="prepare", disable=not progress) as bar:
+        with tqdm(total=strips, unit="strip", desc="prepare", disable=not progress) as bar:
             for source in sources:
                 provenance.append(_cut(source, recipe, stores, first, bar))
                 first += len(source.row0) * len(source.col0)
@@ -140,6 +123,9 @@ def prepare(
             remove(out / f"{name}.zarr")
         for name in DOMAINS:
             (stage / f"{name}.zarr").replace(out / f"{name}.zarr")
+    for source in sources:
+        if source.clipped:
+            logger.warning("%s: %d negative values clipped to 0", source.scene.img, source.clipped)
 
 
 def _check_together(sources: Sequence[_TiledScene]) -> None:
@@ -212,15 +198,14 @@ def _cut(
     ):
         digest = hasher.submit(_sha256, scene.img)
         pending: Future[None] | None = None
-        for strip in source.strips(recipe.tile, bar):
+        for strip in source.strips(source.row0, recipe.tile, _REACH):
             if pending:
                 pending.result()
             pending = writer.submit(write, strip, first)
             first += len(source.col0)
+            bar.update()
         if pending:
             pending.result()
-        if source.clipped:
-            logger.warning("%s: %d negative values clipped to 0", scene.img, source.clipped)
         return {
             "name": scene.name,
             "rows": scene.rows,

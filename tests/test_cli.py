@@ -272,7 +272,7 @@ def test_prepare_and_split(asnlsr, tiny_scenes, tmp_path):
     tiles, split = tmp_path / "tiles", tmp_path / "split.json"
     code, out, err = asnlsr("prepare", *tiny_scenes, "--out", tiles, "--tile", 64)
     assert (code, out) == (0, "")
-    assert "256/256" in err  # rows of the four scenes in the progress bar
+    assert "4/4" in err  # the progress bar; each scene is one row of tiles
     code, out, err = asnlsr("split", tiles, "--by", "scene", "--out", split)
     assert (code, out) == (0, "")
     assert err == "2 source_train, 2 target_train, 2 val, 2 test\n"

@@ -34,7 +34,7 @@ def test_scenes_per_role(tiny_scenes, tmp_path, monkeypatch, counts):
     found = [len(scenes_of(split[role])) for role in ("test", "val", "target_train")]
     assert found == [test, val, target]
     assert len(scenes_of(split["source_train"])) == source
-    assert sorted(sum(split.values(), [])) == sorted(ids)
+    assert sorted(tile for tiles in split.values() for tile in tiles) == sorted(ids)
     assert sum(len(scenes_of(split[role])) for role in ROLES) == n
 
 
@@ -42,7 +42,7 @@ def test_thirds_of_tiles(many_tiles):
     ids = tile_ids(open_tiles(many_tiles, "swir2"))
     split = make_split(many_tiles, by="tile")
     assert sorted(len(split[role]) for role in ROLES[:3]) == [4, 5, 5]
-    assert sorted(sum((split[role] for role in ROLES[:3]), [])) == sorted(ids)
+    assert sorted(tile for role in ROLES[:3] for tile in split[role]) == sorted(ids)
     assert split["test"] == split["val"]
     assert scenes_of(split["source_train"]) & scenes_of(split["target_train"])
 
