@@ -180,7 +180,7 @@ def test_negative_values_are_told(asnlsr, tmp_path):
     # In a process of its own, where the log goes to stderr and not to pytest.
     command = [sys.executable, "-m", "asnlsr.cli", "prepare", "s.hdr", "--out", "t", "--tile", "64"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert plain_lines(result.stderr) == ["s.img: 5 negative values clipped to 0"]
+    assert result.stderr.splitlines()[-1] == "s.img: 5 negative values clipped to 0"
 
 
 @pytest.mark.parametrize(
