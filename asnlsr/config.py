@@ -32,9 +32,9 @@ class Preset:
 
 PRESETS = {
     "smoke": Preset("smoke", 4, (128, 64), 64, 64, 2, 12, 4, 12, 4, 150),
-    "demo": Preset("demo", 6, (512, 256), 128, 64, 4, 1500, 60, 800, 50, 1000),
+    "demo": Preset("demo", 6, (512, 256), 128, 64, 4, 900, 60, 300, 50, 1000),
     # 100 epochs of 225 batches: the number of epochs is not published, 100 is our choice.
-    "paper": Preset("paper", 6, (5809, 620), 128, 128, 4, 22_500, 22_500, 1_200, 225, 2000),
+    "paper": Preset("paper", 6, (5809, 620), 128, 128, 4, 22_500, 22_500, 600, 225, 2000),
 }
 
 
@@ -56,11 +56,12 @@ class TrainingConfig:
     log_every: int
     lr: float = 1e-3
     lr_min: float = 1e-4  # floor of the cosine
-    lr_warmup: float = 3e-3  # unmixing alone is well conditioned and takes a higher rate
+    lr_warmup: float = 1e-3  # of the unmixing alone
     restarts: int = 4  # cosine cycles: T0 = epochs / 4
     reversal: float = 0.01  # lambda of the gradient reversal
     skip: bool = True  # add the bicubic enlargement to the output
-    checkpoint_every: int = 100  # steps between two writings of last.ckpt
+    relight: float = 0.0  # largest share of the way to a target tile's mean spectrum (ours)
+    light: float = 0.0  # spread of the coefficients of a random parabola added to z (ours)
 
 
 def training_config(
@@ -92,6 +93,8 @@ def training_config(
         batch=sizes.batch,
         log_every=sizes.log_every,
         restarts=1 if warm else 4,
+        relight=1.0 if warm else 0.0,
+        light=0.05 if warm else 0.0,
     )
     values = dict(vars(config))
     for key, value in (overrides or {}).items():

@@ -80,6 +80,8 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         self.source_lr, self.source_hr, self.target_lr = source_lr, source_hr, target_lr
         self.config, self.seed, self.mixed = config, seed, mixed
         self.scale = source_hr.shape[-1] // source_lr.shape[-1]
+        self.source_mean = source_lr.mean((2, 3))  # (n, C)
+        self.target_mean = target_lr.mean((2, 3)) if target_lr is not None else None
 
     def _draw(self, stream: int, n: int, step: int) -> list[int]:
         """Return the tiles of batch `step` in an endless row of shuffled passes over n tiles."""
@@ -99,6 +101,22 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         drawn = self._draw(2, n_source + len(self.target_lr), step)
         return [i for i in drawn if i < n_source], [i - n_source for i in drawn if i >= n_source]
 
+    def _relight(self, source: list[int], step: int) -> Tensor:
+        """Return what is added to z of source tiles, at both resolutions: (n, C, 1, 1).
+
+        In log radiance another light is a sum. A tile goes a random share of the way to the
+        mean spectrum of a target tile, so that the network learns detail that does not depend
+        on the spectrum under it; then a random parabola over the bands is added.
+        """
+        rng = np.random.default_rng([self.seed, 4, step])
+        terms = np.polynomial.legendre.legvander(np.linspace(-1, 1, self.source_lr.shape[1]), 2)
+        light = torch.from_numpy(rng.normal(0, self.config.light, (len(source), 3)) @ terms.T)
+        if self.target_mean is not None:
+            share = self.config.relight * torch.from_numpy(rng.random((len(source), 1)))
+            goal = torch.from_numpy(rng.integers(len(self.target_mean), size=len(source)))
+            light = light + share * (self.target_mean[goal] - self.source_mean[source])
+        return light[:, :, None, None].float()
+
     def __len__(self) -> int:
         return self.config.steps + self.config.warmup_steps
 
@@ -108,11 +126,11 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         rng = np.random.default_rng([self.seed, 3, step])
         side = self.config.crop // self.scale
         lr, hr = [], []
-        for i in source:
+        for i, light in zip(source, self._relight(source, step), strict=True):
             row, col = _corner(rng, self.source_lr, side)
-            lr.append(self.source_lr[i, :, row : row + side, col : col + side])
+            lr.append(self.source_lr[i, :, row : row + side, col : col + side] + light)
             row, col, size = row * self.scale, col * self.scale, side * self.scale
-            hr.append(self.source_hr[i, :, row : row + size, col : col + size])
+            hr.append(self.source_hr[i, :, row : row + size, col : col + size] + light)
         for i in target:
             assert self.target_lr is not None
             row, col = _corner(rng, self.target_lr, side)

@@ -71,9 +71,10 @@ def whitening(pixels: Tensor) -> Tensor:
 def start_super_resolution(network: Any, lr: Tensor) -> None:  # noqa: ANN401
     """Start the super-resolution branch from what the warm-up has learnt.
 
-    Abundances vary by a few hundredths around their means. Folding their standardisation into
-    the weights of the first convolution gives the branch inputs of unit variance; a last
-    convolution of zeros makes the network start as its bicubic skip.
+    The first convolution starts with kernels that sum to zero and are divided by the spread of
+    each abundance: the branch sees local contrast of about unit variance, and not the level,
+    which differs between scenes and domains. A last convolution of zeros makes the network
+    start as its bicubic skip.
 
     Parameters
     ----------
@@ -83,9 +84,8 @@ def start_super_resolution(network: Any, lr: Tensor) -> None:  # noqa: ANN401
         Low-resolution training tiles, normalised log radiance.
     """
     abundances = torch.cat([network.encoder(tile[None]) for tile in lr]).transpose(0, 1).flatten(1)
-    mean, std = abundances.mean(1), abundances.std(1).clamp(min=1e-3)
     head, tail = network.sr.head, network.sr.tail
-    head.weight /= std[:, None, None]
-    head.bias -= (head.weight * mean[:, None, None]).sum((1, 2, 3))
+    head.weight -= head.weight.mean((2, 3), keepdim=True)
+    head.weight /= abundances.std(1).clamp(min=1e-3)[:, None, None]
     nn.init.zeros_(tail.weight)
     nn.init.zeros_(tail.bias)

@@ -10,7 +10,9 @@ from asnlsr.data import TileDataModule, TrainingBatches, load_z, select
 from asnlsr.splits import read_split
 from asnlsr.tiles import open_tiles, tile_ids
 
-CONFIG = training_config("smoke", "asnlsr", "warm", {"crop": 16, "batch": 3})
+CONFIG = training_config(
+    "smoke", "asnlsr", "warm", {"crop": 16, "batch": 3, "relight": 0, "light": 0}
+)
 
 
 def batches(target=True, mixed=False, seed=0):
@@ -59,6 +61,29 @@ def test_source_tiles_are_the_same_with_and_without_target():
     with_target, without = batches()[4], batches(target=False)[4]
     assert torch.equal(with_target["hr"], without["hr"])
     assert len(without["lr"]) == 3
+
+
+def test_relighting_adds_one_spectrum_to_both_resolutions():
+    generator = torch.Generator().manual_seed(0)
+    hr = torch.rand(5, 4, 16, 16, generator=generator)
+    lr, target = hr[:, :, ::4, ::4].clone(), torch.rand(2, 4, 4, 4, generator=generator) + 3
+
+    def batch(**settings):
+        off = {"crop": 16, "batch": 3, "relight": 0.0, "light": 0.0}
+        config = training_config("smoke", "asnlsr", "warm", off | settings)
+        return TrainingBatches(lr, hr, target, config, 0, False)[2]
+
+    plain, lit = batch(), batch(relight=1.0)
+    light = (lit["hr"] - plain["hr"]).mean((2, 3))
+    assert torch.allclose(lit["hr"] - plain["hr"], light[:, :, None, None].expand(3, 4, 16, 16))
+    assert torch.allclose(lit["lr"][:3], plain["lr"][:3] + light[:, :, None, None], atol=1e-5)
+    assert torch.equal(lit["lr"][3:], plain["lr"][3:])  # target tiles keep their light
+    assert (light > 0).all()  # towards the brighter target
+    assert (light < 3.6).all()  # and not beyond it
+    coloured = batch(light=1.0)["hr"] - plain["hr"]
+    assert torch.allclose(coloured, coloured[:, :, :1, :1].expand_as(coloured), atol=1e-5)
+    assert coloured[:, :, 0, 0].diff(n=3).abs().max() < 1e-4  # a parabola over the bands
+    assert coloured.abs().max() > 0.1
 
 
 @pytest.mark.parametrize("protocol", ["blind", "as-released"])
