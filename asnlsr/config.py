@@ -61,7 +61,7 @@ class TrainingConfig:
     reversal: float = 0.01  # lambda of the gradient reversal
     skip: bool = True  # add the bicubic enlargement to the output
     relight: float = 0.0  # largest share of the way to a target tile's mean spectrum (ours)
-    light: float = 0.0  # spread of the coefficients of a random parabola added to z (ours)
+    light: float = 0.0  # spread of a random brightness, in z (ours)
 
 
 def training_config(

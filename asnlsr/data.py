@@ -106,16 +106,18 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
 
         In log radiance another light is a sum. A tile goes a random share of the way to the
         mean spectrum of a target tile, so that the network learns detail that does not depend
-        on the spectrum under it; then a random parabola over the bands is added.
+        on the spectrum under it; then it gets brighter or darker as a whole. Not in the
+        warm-up, where the materials are learnt as they are.
         """
+        if step < self.config.warmup_steps:
+            return torch.zeros(len(source), 1, 1, 1)
         rng = np.random.default_rng([self.seed, 4, step])
-        terms = np.polynomial.legendre.legvander(np.linspace(-1, 1, self.source_lr.shape[1]), 2)
-        light = torch.from_numpy(rng.normal(0, self.config.light, (len(source), 3)) @ terms.T)
+        light = torch.from_numpy(rng.normal(0, self.config.light, (len(source), 1)))
         if self.target_mean is not None:
             share = self.config.relight * torch.from_numpy(rng.random((len(source), 1)))
             goal = torch.from_numpy(rng.integers(len(self.target_mean), size=len(source)))
             light = light + share * (self.target_mean[goal] - self.source_mean[source])
-        return light[:, :, None, None].float()
+        return light[:, :, None, None].float().expand(-1, self.source_lr.shape[1], -1, -1)
 
     def __len__(self) -> int:
         return self.config.steps + self.config.warmup_steps

@@ -83,7 +83,7 @@ def render(table: pd.DataFrame, fmt: str = "md") -> str:
         return formatted(table).to_markdown(index=False, disable_numparse=True)
     if fmt == "csv":
         flat = table.copy()
-        flat.columns = [f"{metric}_{part}" for metric, part in table.columns]
+        flat.columns = ["_".join(column) for column in table.columns.to_flat_index()]
         return flat.to_csv()
     if fmt == "latex":
         return formatted(table).to_latex(index=False, escape=True)

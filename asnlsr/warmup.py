@@ -42,7 +42,7 @@ def start_unmixing(network: Any, lr: Tensor) -> None:  # noqa: ANN401
             y = layer(x)
             std = y.std((0, 2, 3))
             layer.weight /= std[:, None, None, None]
-            layer.bias[:] = (layer.bias - y.mean((0, 2, 3))) / std  # type: ignore[index, operator]
+            layer.bias[:] = (layer.bias - y.mean((0, 2, 3))) / std  # type: ignore[index]
             first = False
         x = layer(x)
     network.encoder.layers[-1].bias += OPEN_RELU

@@ -158,25 +158,31 @@ def test_left_over_of_a_killed_run_is_removed(tiny_scenes, tmp_path):
 
 
 MEASURE = """
-import resource, sys, time
+import re, sys, time
 from pathlib import Path
 from asnlsr.tiles import prepare
 
 def seconds(work, *arguments):
-    start = time.perf_counter()
+    # Of the processor: what else runs on the machine does not count.
+    start = time.process_time()
     work(*arguments)
-    return time.perf_counter() - start
+    return time.process_time() - start
+
+def peak_memory():
+    # Not ru_maxrss, which starts from the memory of the parent process.
+    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 
 out, hdr = map(Path, sys.argv[1:])
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+base = peak_memory()
 preparing = min(seconds(prepare, [hdr], out) for _ in range(3))
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+peak = peak_memory()
 reading = min(seconds(hdr.with_suffix(".img").read_bytes) for _ in range(3))
-print(reading, preparing, base * 1024, peak * 1024)
+print(reading, preparing, base, peak)
 """
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads peak memory from /proc")
 def test_prepare_streams(tmp_path):
     """A tenth of a published scene: far less memory than the file, a few times its reading."""
     rows, block = 640, smooth_radiance(128, 620, 300)
@@ -187,7 +193,8 @@ def test_prepare_streams(tmp_path):
     result = subprocess.run(command, check=True, capture_output=True, text=True)
     reading, preparing, base, peak = map(float, result.stdout.split())
     assert "100%" in result.stderr  # the progress bar
-    # 476 MB of scene; blocks, strips and tiles in flight do not grow with its rows.
-    assert peak - base < 600e6
+    # Blocks, strips and tiles in flight take about 500 MB; the whole scene would add 476 MB.
+    assert peak - base < 700e6
     assert peak < 1.5e9
+    # Two threads share the work, so that the time on the clock is nearer to five times.
     assert preparing < 10 * reading
