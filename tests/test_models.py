@@ -45,12 +45,16 @@ def test_unsupported_scale_is_named():
         build("snlsr", scale=3)
 
 
-def test_bicubic_reproduces_a_ramp():
-    """Cubic convolution is exact for linear functions, away from the edge."""
-    ramp = torch.arange(16.0).expand(1, 1, 16, 16)
-    sr = build("bicubic")(ramp).sr
-    expected = (torch.arange(64) + 0.5) / 4 - 0.5  # centres of the fine pixels
-    assert torch.allclose(sr[0, 0, 30, 12:-12], expected[12:-12], atol=1e-5)
+def test_bicubic_is_cubic_convolution():
+    """Keys (1981), equation 8, with a = -0.75, at fine pixel centres (i + 0.5) / 4 - 0.5."""
+    line = torch.rand(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    distance = ((torch.arange(64) + 0.5) / 4 - 0.5)[:, None] - torch.arange(16)
+    a, s = -0.75, distance.abs().double()
+    near = (a + 2) * s**3 - (a + 3) * s**2 + 1
+    far = a * (s**3 - 5 * s**2 + 8 * s - 4)
+    kernel = near.where(s <= 1, far.where(s < 2, torch.zeros_like(s)))
+    sr = build("bicubic")(line.expand(1, 1, 16, 16)).sr
+    assert torch.allclose(sr[0, 0, 30, 12:-12], (kernel @ line)[12:-12])
 
 
 def test_gradient_reaches_every_weight():
