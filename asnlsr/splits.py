@@ -4,10 +4,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
+from asnlsr.domains import DOMAINS
 from asnlsr.files import replacing
 from asnlsr.tiles import open_tiles, tile_ids
 
+_DEALS = 100
 ROLES = ("source_train", "target_train", "val", "test")
 Split = dict[str, list[str]]
 
@@ -19,8 +22,10 @@ def make_split(tiles: Path, by: str = "scene", seed: int = 0) -> Split:
     ----------
     tiles : Path
     by : {"scene", "tile"}
-        ``scene``: of n scenes a third is for test, a sixth for validation, a third of the rest
-        for target training and the others for source training. ``tile``: random thirds as
+        ``scene``: of n scenes a third is for test, a sixth for validation, half of the rest
+        for target training and the others for source training; of many random deals the one
+        whose roles have the most equal mean spectra (rerandomisation, Morgan & Rubin 2012),
+        for else a role may hold one kind of scene only. ``tile``: random thirds as
         published; neighbours land in different roles, and ``test`` repeats ``val``, because
         the release reports its validation tiles.
     seed : int
@@ -36,11 +41,15 @@ def make_split(tiles: Path, by: str = "scene", seed: int = 0) -> Split:
         If ``by`` is unknown or there are too few scenes or tiles.
     """
     ids = tile_ids(open_tiles(tiles, "swir1"))
-    scenes = sorted({_scene(tile) for tile in ids})
     random = np.random.default_rng(seed)
     if by == "scene":
-        roles = random.permutation(_scene_roles(Path(tiles), len(scenes)))
-        role_of = dict(zip(scenes, roles, strict=True))
+        spectra = _scene_spectra(Path(tiles))
+        roles = np.array(_scene_roles(Path(tiles), len(spectra)))
+        deals = [random.permutation(roles) for _ in range(_DEALS)]
+        role_of = min(
+            (dict(zip(spectra.index, deal, strict=True)) for deal in deals),
+            key=lambda deal: spectra.groupby(deal).mean().std().sum(),
+        )
         return {role: [tile for tile in ids if role_of[_scene(tile)] == role] for role in ROLES}
     if by != "tile":
         raise ValueError(f"split by {by!r} is neither 'scene' nor 'tile'")
@@ -56,6 +65,16 @@ def make_split(tiles: Path, by: str = "scene", seed: int = 0) -> Split:
 
 def _scene(tile: str) -> str:
     return tile.rsplit("/", 2)[0]
+
+
+def _scene_spectra(tiles: Path) -> pd.DataFrame:
+    """Mean logarithm of low-resolution radiance: a row per scene, a column per band."""
+    domains = []
+    for domain in DOMAINS:
+        store = open_tiles(tiles, domain)
+        spectra = np.log(np.maximum(store["lr"].to_numpy(), 1e-4)).mean((2, 3))
+        domains.append(pd.DataFrame(spectra).groupby(store["scene"].to_numpy()).mean())
+    return pd.concat(domains, axis=1)
 
 
 def _scene_roles(tiles: Path, n: int) -> list[str]:

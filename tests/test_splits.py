@@ -2,11 +2,14 @@
 
 import json
 
+import numpy as np
+import pandas as pd
 import pytest
 
+from asnlsr.scenes import write_scene
 from asnlsr.splits import ROLES, make_split, read_split, write_split
 from asnlsr.tiles import open_tiles, prepare, tile_ids
-from tests.conftest import make_scene
+from tests.conftest import make_scene, smooth_radiance
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +30,31 @@ def scenes_of(ids):
                                     (7, 2, 1, 2, 2), (12, 4, 2, 3, 3)])  # fmt: skip
 def test_scenes_per_role(tiny_scenes, tmp_path, monkeypatch, counts):
     n, test, val, target, source = counts
-    ids = [f"scene-{k}/{row}/0" for k in range(n) for row in (0, 64)]
+    names = [f"scene-{k}" for k in range(n)]
+    ids = [f"{name}/{row}/0" for name in names for row in (0, 64)]
+    spectra = pd.DataFrame(np.arange(2 * n).reshape(n, 2), index=names)
     monkeypatch.setattr("asnlsr.splits.open_tiles", lambda tiles, domain: None)
     monkeypatch.setattr("asnlsr.splits.tile_ids", lambda store: ids)
+    monkeypatch.setattr("asnlsr.splits._scene_spectra", lambda tiles: spectra)
     split = make_split(tmp_path, by="scene")
     found = [len(scenes_of(split[role])) for role in ("test", "val", "target_train")]
     assert found == [test, val, target]
     assert len(scenes_of(split["source_train"])) == source
     assert sorted(tile for tiles in split.values() for tile in tiles) == sorted(ids)
     assert sum(len(scenes_of(split[role])) for role in ROLES) == n
+
+
+def test_roles_get_like_scenes(tmp_path):
+    """Two kinds of four scenes each: bright and dark ones in every role that has two scenes."""
+    wavelength_nm = np.linspace(1000, 2500, 151)
+    for k in range(8):
+        radiance = smooth_radiance(32, 32, 151, seed=k) * (10 if k < 4 else 1)
+        write_scene(tmp_path / f"s{k}.hdr", [radiance], radiance.shape, wavelength_nm)
+    prepare(sorted(tmp_path.glob("*.hdr")), tmp_path / "tiles", tile=32, progress=False)
+    for seed in range(3):
+        split = make_split(tmp_path / "tiles", by="scene", seed=seed)
+        for role in ("source_train", "target_train", "test"):
+            assert {int(name[1]) < 4 for name in scenes_of(split[role])} == {True, False}
 
 
 def test_thirds_of_tiles(many_tiles):
