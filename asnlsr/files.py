@@ -17,16 +17,24 @@ def scratch(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.tmp")
     remove(temporary)
     try:
-        yield temporary
-    except OSError as error:
-        if error.errno is None or error.filename is not None:
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error  # name the output
+        with naming(path):
+            yield temporary
     finally:
         remove(temporary)
         if made_parent:
             with suppress(OSError):  # it holds the output by now
                 path.parent.rmdir()
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Say ``path`` in errors of the operating system that name no file, as those of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
