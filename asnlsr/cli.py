@@ -54,6 +54,30 @@ def simulate(
     simulate(out, scenes, (int(rows), int(cols)), seed)
 
 
+@app.command(epilog="Example: asnlsr fetch tiles splits --out data/published --dry-run")
+def fetch(
+    out: Annotated[Path, typer.Option(help="Folder for the folders of the share.")],
+    kinds: Annotated[
+        list[str] | None,
+        typer.Argument(help="All three by default.", metavar="tiles|radiance|splits"),
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Link of the share, where it is not the authors' own.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is missing.")] = False,
+) -> None:
+    """Download the published dataset, or go on with it; verify what is there."""
+    from asnlsr.fetch import fetch
+    from asnlsr.share import SHARE
+
+    missing = fetch(kinds or (), out, url or SHARE, dry_run)
+    if dry_run:
+        for file in missing:
+            typer.echo(f"{file.size:>12}  {file.path}")
+        total = sum(file.size for file in missing)
+        typer.echo(f"{total:>12}  bytes in {len(missing)} files to fetch into {out}")
+
+
 @app.command(epilog="Example: asnlsr prepare scenes/*.hdr --out tiles --tile 128")
 def prepare(
     scenes: Annotated[list[Path], typer.Argument(help="ENVI headers.", metavar="SCENE.hdr...")],
