@@ -1,6 +1,7 @@
 """Fixtures: tiny scenes, tiles and a split, the command line in this process, the shared data."""
 
 import os
+import resource
 import sys
 from pathlib import Path
 
@@ -66,6 +67,15 @@ def asnlsr(monkeypatch, capsys):
         return ended.value.code or 0, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def small_files():
+    """Let no file grow beyond 100 kB: what a full disk does, without filling one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def shared_folder():

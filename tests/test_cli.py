@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from asnlsr.splits import read_split
 from asnlsr.tiles import open_tiles
 from tests.conftest import make_scene, smooth_radiance
 
-VERBS = ["simulate", "prepare", "split", "train", "evaluate", "table"]
+VERBS = ["simulate", "fetch", "prepare", "split", "train", "evaluate", "table"]
 
 
 def plain_lines(err):
@@ -224,15 +223,6 @@ def test_scenes_that_cannot_share_tiles_are_refused(asnlsr, tiny_scenes, tmp_pat
 
 
 # --- a disk that is full -----------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_files():
-    """Let no file grow beyond 100 kB: what a full disk does, without filling one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_prepare_that_cannot_write(asnlsr, tiny_scenes, tmp_path, small_files):
