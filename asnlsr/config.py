@@ -32,7 +32,7 @@ class Preset:
 
 PRESETS = {
     "smoke": Preset("smoke", 4, (128, 64), 64, 64, 2, 12, 4, 12, 4, 150),
-    "demo": Preset("demo", 8, (512, 256), 128, 64, 4, 900, 60, 300, 50, 1000),
+    "demo": Preset("demo", 8, (512, 256), 128, 64, 4, 1200, 60, 300, 50, 1000),
     # 100 epochs of 225 batches: the number of epochs is not published, 100 is our choice.
     "paper": Preset("paper", 6, (5809, 620), 128, 128, 4, 22_500, 22_500, 600, 225, 2000),
 }
@@ -60,8 +60,11 @@ class TrainingConfig:
     restarts: int = 4  # cosine cycles: T0 = epochs / 4
     reversal: float = 0.01  # lambda of the gradient reversal
     skip: bool = True  # add the bicubic enlargement to the output
-    relight: float = 0.0  # largest share of the way to a target tile's mean spectrum (ours)
-    light: float = 0.0  # spread of a random brightness, in z (ours)
+    # What follows is ours, and off in recipe `published`.
+    lr_unmixing: float = 1.0  # factor on lr, after the warm-up, for encoder and endmembers
+    turns: bool = False  # source tiles turned and mirrored, degraded again with the known PSF
+    relight: float = 0.0  # largest share of the way to the spectra of a target tile
+    light: float = 0.0  # spread of a random parabola over the bands that is added to z
 
 
 def training_config(
@@ -93,6 +96,8 @@ def training_config(
         batch=sizes.batch,
         log_every=sizes.log_every,
         restarts=1 if warm else 4,
+        lr_unmixing=0.3 if warm else 1.0,
+        turns=warm,
         relight=1.0 if warm else 0.0,
         light=0.05 if warm else 0.0,
     )

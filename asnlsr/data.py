@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asnlsr.config import TrainingConfig
+from asnlsr.degrade import degrade
+from asnlsr.relight import Relighting
 from asnlsr.splits import read_split
 from asnlsr.tiles import open_tiles, tile_ids
 
@@ -80,8 +82,13 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         self.source_lr, self.source_hr, self.target_lr = source_lr, source_hr, target_lr
         self.config, self.seed, self.mixed = config, seed, mixed
         self.scale = source_hr.shape[-1] // source_lr.shape[-1]
-        self.source_mean = source_lr.mean((2, 3))  # (n, C)
-        self.target_mean = target_lr.mean((2, 3)) if target_lr is not None else None
+        self.relighting = None
+        if config.relight or config.light:
+            self.relighting = Relighting(source_lr, target_lr, config.relight, config.light)
+        self.views = [source_lr]  # source_lr as it would be of the turned scene
+        for k in range(1, 8 if config.turns else 1):
+            seen = [log_scale(degrade(unscale(turned(hr, k)), self.scale)) for hr in source_hr]
+            self.views.append(torch.stack(seen))
 
     def _draw(self, stream: int, n: int, step: int) -> list[int]:
         """Return the tiles of batch `step` in an endless row of shuffled passes over n tiles."""
@@ -101,24 +108,6 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         drawn = self._draw(2, n_source + len(self.target_lr), step)
         return [i for i in drawn if i < n_source], [i - n_source for i in drawn if i >= n_source]
 
-    def _relight(self, source: list[int], step: int) -> Tensor:
-        """Return what is added to z of source tiles, at both resolutions: (n, C, 1, 1).
-
-        In log radiance another light is a sum. A tile goes a random share of the way to the
-        mean spectrum of a target tile, so that the network learns detail that does not depend
-        on the spectrum under it; then it gets brighter or darker as a whole. Not in the
-        warm-up, where the materials are learnt as they are.
-        """
-        if step < self.config.warmup_steps:
-            return torch.zeros(len(source), 1, 1, 1)
-        rng = np.random.default_rng([self.seed, 4, step])
-        light = torch.from_numpy(rng.normal(0, self.config.light, (len(source), 1)))
-        if self.target_mean is not None:
-            share = self.config.relight * torch.from_numpy(rng.random((len(source), 1)))
-            goal = torch.from_numpy(rng.integers(len(self.target_mean), size=len(source)))
-            light = light + share * (self.target_mean[goal] - self.source_mean[source])
-        return light[:, :, None, None].float().expand(-1, self.source_lr.shape[1], -1, -1)
-
     def __len__(self) -> int:
         return self.config.steps + self.config.warmup_steps
 
@@ -126,22 +115,37 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         """Return `lr` (B, C, h, w), `hr` (B_source, C, r h, r w), `domain` (B,)."""
         source, target = self._choose(step)
         rng = np.random.default_rng([self.seed, 3, step])
-        side = self.config.crop // self.scale
-        lr, hr = [], []
-        for i, light in zip(source, self._relight(source, step), strict=True):
+        side, r = self.config.crop // self.scale, self.scale
+        lr, hr = [], [self.source_hr[:0, :, : r * side, : r * side]]
+        for i in source:
+            k = int(rng.integers(len(self.views)))
             row, col = _corner(rng, self.source_lr, side)
-            lr.append(self.source_lr[i, :, row : row + side, col : col + side] + light)
-            row, col, size = row * self.scale, col * self.scale, side * self.scale
-            hr.append(self.source_hr[i, :, row : row + size, col : col + size] + light)
+            lr.append(self.views[k][i, :, row : row + side, col : col + side])
+            image = turned(self.source_hr[i], k)
+            hr.append(image[None, :, r * row : r * (row + side), r * col : r * (col + side)])
         for i in target:
             assert self.target_lr is not None
             row, col = _corner(rng, self.target_lr, side)
             lr.append(self.target_lr[i, :, row : row + side, col : col + side])
-        return {
+        batch = {
             "lr": torch.stack(lr),
-            "hr": torch.stack(hr) if hr else self.source_hr[:0],
+            "hr": torch.cat(hr),
             "domain": torch.tensor([0] * len(source) + [1] * len(target)),
         }
+        if self.relighting and step >= self.config.warmup_steps:
+            rng = np.random.default_rng([self.seed, 4, step])
+            mix, shift = self.relighting.draw(rng, source, len(target))
+            for key, cubes in [("lr", batch["lr"]), ("hr", batch["hr"])]:
+                n = len(cubes)
+                change = torch.einsum("bcd,bdhw->bchw", mix[:n], cubes)
+                batch[key] = change + shift[:n, :, None, None]
+        return batch
+
+
+def turned(image: Tensor, k: int) -> Tensor:
+    """Turn (..., h, w) by k mod 4 right angles; for k of 4 to 7, mirror it as well."""
+    image = torch.rot90(image, k % 4, (-2, -1))
+    return image.flip(-1) if k >= 4 else image
 
 
 def _corner(rng: np.random.Generator, images: Tensor, side: int) -> tuple[int, int]:

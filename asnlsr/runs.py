@@ -22,7 +22,7 @@ from asnlsr.files import replacing
 from asnlsr.tiles import open_tiles
 
 # The sources that decide what weights a run ends with.
-_CODE = ("config.py", "data.py", "losses.py", "training.py", "warmup.py", "models")
+_CODE = ("config.py", "data.py", "losses.py", "relight.py", "training.py", "warmup.py", "models")
 
 
 @dataclass(frozen=True)

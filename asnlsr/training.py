@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +55,22 @@ class SuperResolutionTraining(pl.LightningModule):
         """Adam and a cosine from lr to lr_min, `restarts` times; a constant in the warm-up."""
         c = self.config
 
-        def factor(step: int) -> float:
+        def factor(step: int, later: float = 1.0) -> float:
             if step < c.warmup_steps:
                 return c.lr_warmup / c.lr
             phase = min((step - c.warmup_steps) / c.steps, 1.0) * c.restarts
             phase = 1.0 if phase == c.restarts else phase % 1
             floor = c.lr_min / c.lr
-            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * phase))
+            return later * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * phase)))
 
-        trainable = [p for p in self.parameters() if p.requires_grad]
-        optimizer = torch.optim.Adam(trainable, lr=c.lr)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+        for name, parameter in self.network.named_parameters():
+            if parameter.requires_grad:
+                groups[name.startswith(("encoder", "decoder"))].append(parameter)
+        optimizer = torch.optim.Adam([{"params": group} for group in groups], lr=c.lr)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, [factor, partial(factor, later=c.lr_unmixing)]
+        )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},

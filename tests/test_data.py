@@ -2,17 +2,26 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from asnlsr.config import training_config
-from asnlsr.data import TileDataModule, TrainingBatches, load_z, select
+from asnlsr.data import (
+    TileDataModule,
+    TrainingBatches,
+    load_z,
+    log_scale,
+    select,
+    turned,
+    unscale,
+)
+from asnlsr.degrade import degrade
 from asnlsr.splits import read_split
 from asnlsr.tiles import open_tiles, tile_ids
 
-CONFIG = training_config(
-    "smoke", "asnlsr", "warm", {"crop": 16, "batch": 3, "relight": 0, "light": 0}
-)
+CONFIG = training_config("smoke", "asnlsr", "published", {"crop": 16, "batch": 3})
 
 
 def batches(target=True, mixed=False, seed=0):
@@ -63,28 +72,42 @@ def test_source_tiles_are_the_same_with_and_without_target():
     assert len(without["lr"]) == 3
 
 
-def test_relighting_adds_one_spectrum_to_both_resolutions():
+def relit(step, lr, hr, target, **settings):
+    off = {"crop": 16, "batch": 3, "warmup_steps": 2, "turns": False, "relight": 0, "light": 0}
+    config = training_config("smoke", "asnlsr", "warm", off | settings)
+    return TrainingBatches(lr, hr, target, config, 0, False)[step]
+
+
+def test_relighting_changes_spectra_alike_at_both_resolutions():
     generator = torch.Generator().manual_seed(0)
-    hr = torch.rand(5, 4, 16, 16, generator=generator)
-    lr, target = hr[:, :, ::4, ::4].clone(), torch.rand(2, 4, 4, 4, generator=generator) + 3
+    hr, target = torch.rand(5, 4, 16, 16, generator=generator), torch.rand(2, 4, 4, 4) + 3
+    tiles = hr[:, :, ::4, ::4].clone(), hr, target
+    batch = relit(2, *tiles, relight=1.0, light=0.1)
+    assert torch.allclose(batch["hr"][:, :, ::4, ::4], batch["lr"][:3], atol=1e-5)
+    plain = relit(2, *tiles)
+    assert not torch.allclose(batch["hr"], plain["hr"])
+    light = batch["lr"][3:] - plain["lr"][3:]  # target tiles change by a light alone
+    assert torch.allclose(light, light[:, :, :1, :1].expand_as(light), atol=1e-5)
+    warming_up = relit(1, *tiles, relight=1.0, light=1.0)
+    assert torch.equal(warming_up["lr"], relit(1, *tiles)["lr"])  # materials as they are
 
-    def batch(step=2, **settings):
-        off = {"crop": 16, "batch": 3, "warmup_steps": 2, "relight": 0.0, "light": 0.0}
-        config = training_config("smoke", "asnlsr", "warm", off | settings)
-        return TrainingBatches(lr, hr, target, config, 0, False)[step]
 
-    plain, lit = batch(), batch(relight=1.0)
-    light = (lit["hr"] - plain["hr"]).mean((2, 3))
-    assert torch.allclose(lit["hr"] - plain["hr"], light[:, :, None, None].expand(3, 4, 16, 16))
-    assert torch.allclose(lit["lr"][:3], plain["lr"][:3] + light[:, :, None, None], atol=1e-5)
-    assert torch.equal(lit["lr"][3:], plain["lr"][3:])  # target tiles keep their light
-    assert (light > 0).all()  # towards the brighter target
-    assert (light < 3.6).all()  # and not beyond it
-    brighter = batch(light=1.0)["hr"] - plain["hr"]
-    assert torch.allclose(brighter, brighter[:, :1, :1, :1].expand_as(brighter), atol=1e-5)
-    assert len(brighter[:, 0, 0, 0].unique()) == 3  # every tile its own
-    warming_up = batch(step=1, relight=1.0, light=1.0)
-    assert torch.equal(warming_up["hr"], batch(step=1)["hr"])  # materials as they are
+def test_turned_tiles_are_degraded_again():
+    """Turning the low-resolution tile would be wrong: the point spread function is not round."""
+    field = gaussian_filter(np.random.default_rng(0).standard_normal((1, 2, 64, 64)), (0, 0, 2, 2))
+    hr = torch.from_numpy(field / 10).float() + 0.5
+    lr = log_scale(degrade(unscale(hr), 4))
+    config = training_config("smoke", "snlsr", "warm", {"light": 0, "warmup_steps": 0, "batch": 1})
+    sets = TrainingBatches(lr, hr, None, config, 0, False)
+    seen = set()
+    for step in range(40):
+        batch = sets[step]
+        k = next(k for k in range(8) if torch.equal(turned(hr, k), batch["hr"]))
+        seen.add(k)
+        assert torch.allclose(log_scale(degrade(unscale(batch["hr"]), 4)), batch["lr"], atol=1e-5)
+        if k:
+            assert not torch.allclose(turned(lr, k), batch["lr"], atol=1e-3)
+    assert seen == set(range(8))
 
 
 @pytest.mark.parametrize("protocol", ["blind", "as-released"])
