@@ -77,15 +77,16 @@ class SuperResolutionTraining(pl.LightningModule):
         }
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Make the starts of recipe `warm`: of the unmixing, then of the super-resolution."""
+        """Seed dropout by the step; make the starts of recipe `warm`."""
+        # So a resumed run draws what the unbroken one drew.
+        torch.manual_seed(1_000_003 * self.seed + self.global_step)
         if not self.config.warmup_steps or self.global_step not in (0, self.config.warmup_steps):
             return
         start = start_unmixing if self.warming_up else start_super_resolution
         start(self.network, self.trainer.datamodule.low_resolution().to(self.device))  # type: ignore[attr-defined]
 
     def on_train_epoch_start(self) -> None:
-        """Seed dropout by the step, so that a resumed run draws what the unbroken one drew."""
-        torch.manual_seed(1_000_003 * self.seed + self.global_step)
+        """Start the clock."""
         self._since = time.perf_counter()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
@@ -145,7 +146,8 @@ class _Progress(pl.Callback):
     """One bar for the whole run, on standard error."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, unit="step")
+        steps = len(trainer.datamodule.batches)  # type: ignore[attr-defined]
+        self.bar = tqdm(total=steps, initial=trainer.global_step, unit="step")
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
         self.bar.update()
@@ -228,7 +230,7 @@ def _fit(
         warnings.filterwarnings("ignore", module="pytorch_lightning")  # advice on loader workers
         trainer = pl.Trainer(
             accelerator="auto",
-            max_steps=module.config.steps + module.config.warmup_steps,
+            max_epochs=math.ceil(len(datamodule.batches) / module.config.log_every),
             reload_dataloaders_every_n_epochs=1,
             callbacks=[keep, *([_Progress()] if progress else [])],
             logger=False,
