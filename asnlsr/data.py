@@ -66,6 +66,8 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         As published: a batch is drawn from the union of both domains. Otherwise every batch has
         `config.batch` tiles of each, so that a network sees as many source tiles with the
         target as without.
+    source_x2 : Tensor, (n, C, r h / 2, r w / 2), optional
+        Source tiles degraded by 2, the truth of a progressive network's last but one stage.
     """
 
     def __init__(
@@ -76,7 +78,9 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         config: TrainingConfig,
         seed: int,
         mixed: bool,
+        source_x2: Tensor | None = None,
     ) -> None:
+        self.source_x2 = source_x2
         self.source_lr, self.source_hr, self.target_lr = source_lr, source_hr, target_lr
         self.config, self.seed, self.mixed = config, seed, mixed
         self.scale = source_hr.shape[-1] // source_lr.shape[-1]
@@ -123,25 +127,33 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         return self.config.steps + self.config.warmup_steps
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        """Return `lr` (B, C, h, w), `hr` (B_source, C, r h, r w), `domain` (B,)."""
+        """Return `lr` (B, C, h, w), `hr` (B_source, C, r h, r w), `domain` (B,), `lr_x2` if held."""
         source, target = self._choose(step)
         rng = np.random.default_rng([self.seed, 3, step])
         side = self.config.crop // self.scale
-        lr, hr = [], []
+        lr, hr, lr_x2 = [], [], []
         for i, light in zip(source, self._relight(source, step), strict=True):
             row, col = _corner(rng, self.source_lr, side)
-            lr.append(self.source_lr[i, :, row : row + side, col : col + side] + light)
-            row, col, size = row * self.scale, col * self.scale, side * self.scale
-            hr.append(self.source_hr[i, :, row : row + size, col : col + size] + light)
+            lr.append(_cut(self.source_lr[i], row, col, side, 1) + light)
+            if self.source_x2 is not None:
+                lr_x2.append(_cut(self.source_x2[i], row, col, side, self.scale // 2) + light)
+            hr.append(_cut(self.source_hr[i], row, col, side, self.scale) + light)
         for i in target:
             assert self.target_lr is not None
             row, col = _corner(rng, self.target_lr, side)
-            lr.append(self.target_lr[i, :, row : row + side, col : col + side])
-        return {
+            lr.append(_cut(self.target_lr[i], row, col, side, 1))
+        batch = {
             "lr": torch.stack(lr),
             "hr": torch.stack(hr) if hr else self.source_hr[:0],
             "domain": torch.tensor([0] * len(source) + [1] * len(target)),
         }
+        return batch | ({"lr_x2": torch.stack(lr_x2)} if lr_x2 else {})
+
+
+def _cut(image: Tensor, row: int, col: int, side: int, scale: int) -> Tensor:
+    """Return the part of (C, H, W) that shows a low-resolution crop, `scale` times as fine."""
+    rows, cols = (slice(start * scale, (start + side) * scale) for start in (row, col))
+    return image[:, rows, cols]
 
 
 def _corner(rng: np.random.Generator, images: Tensor, side: int) -> tuple[int, int]:
@@ -163,6 +175,8 @@ class TileDataModule(LightningDataModule):
         `blind` validates on source tiles; `as-released` on target tiles, with target truth.
     target : bool
         Whether low-resolution target tiles enter the training.
+    half : bool
+        Whether source tiles degraded by 2 do.
 
     Raises
     ------
@@ -179,6 +193,7 @@ class TileDataModule(LightningDataModule):
         protocol: str,
         target: bool,
         mixed: bool,
+        half: bool = False,
     ) -> None:
         super().__init__()
         roles = read_split(split, tiles)
@@ -197,6 +212,7 @@ class TileDataModule(LightningDataModule):
             config,
             seed,
             mixed,
+            load_z(source, "lr_x2") if half else None,
         )
         self.val_lr, self.val_hr = load_z(val, "lr"), load_z(val, "hr")
 
