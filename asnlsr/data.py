@@ -127,7 +127,7 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         return self.config.steps + self.config.warmup_steps
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        """Return `lr` (B, C, h, w), `hr` (B_source, C, r h, r w), `domain` (B,), `lr_x2` if held."""
+        """Return `lr` (B, C, h, w), `hr` (B_source, C, r h, r w), `domain` (B,); maybe `lr_x2`."""
         source, target = self._choose(step)
         rng = np.random.default_rng([self.seed, 3, step])
         side = self.config.crop // self.scale

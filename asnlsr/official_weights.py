@@ -17,8 +17,7 @@ from asnlsr.domains import BANDS
 from asnlsr.files import replacing
 from asnlsr.models import build
 
-
-_NAMED = 5  # keys of each kind that a message names
+_NAMED = 8  # keys of each kind, at most, that a message names
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ _SRFORMER = {
     "attention.bias": "attn.relative_position_bias_table",
     "attention.index": "attn.aligned_relative_position_index", "attention.out": "attn.proj",
     "ffn.expand": "mlp.fc1", "ffn.depth": "mlp.dwconv.depthwise_conv.0", "ffn.reduce": "mlp.fc2",
-    "fuse": "conv_after_body", "norm_out": "norm", "reduce": "conv_before_upsample", "up": "upsample", "tail": "conv_last",
+    "fuse": "conv_after_body", "norm_out": "norm", "reduce": "conv_before_upsample",
+    "up": "upsample", "tail": "conv_last",
 }  # fmt: skip
 ORIGINALS = {
     "RCAMSRNetwork": _Original("rcam", "stages.0.stem.0.weight", "", _RCAM),
@@ -133,13 +133,13 @@ def _check(path: Path, name: str, network: nn.Module, weights: dict[str, Any]) -
             if key in weights and getattr(weights[key], "shape", None) != value.shape
         ],
     }
-    text = [
-        f"{len(keys)} {fault} ({', '.join(map(str, keys[:_NAMED]))}{', ...' * (len(keys) > _NAMED)})"
+    text = "; ".join(
+        f"{len(keys)} {fault} ({', '.join(map(str, keys[:_NAMED]))})"
         for fault, keys in faults.items()
         if keys
-    ]
+    )
     if text:
-        raise ValueError(f"{path}: weights do not fit {name}: {'; '.join(text)}")
+        raise ValueError(f"{path}: weights do not fit {name}: {text}")
 
 
 def import_weights(path: Path, out: Path) -> dict[str, Any]:

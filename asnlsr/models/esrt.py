@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asnlsr.models.output import SuperResolution, enlarge, upsampler
+from asnlsr.models.layers import Pointwise, upsampler
+from asnlsr.models.output import SuperResolution, enlarge
 
 FEATURES = 32
 CHUNKS = 4  # parts of the token sequence that attention does not look beyond
@@ -15,6 +16,12 @@ CHUNKS = 4  # parts of the token sequence that attention does not look beyond
 def _weight() -> nn.Parameter:
     """Return the learnable factor of one summand."""
     return nn.Parameter(torch.ones(1))
+
+
+def _scaled(conv: nn.Conv2d, x: Tensor, factor: Tensor) -> Tensor:
+    """Factor * conv(x), at the cost of the convolution: its few weights are scaled."""
+    bias = None if conv.bias is None else factor * conv.bias
+    return F.conv2d(x, factor * conv.weight, bias, padding=conv.padding)
 
 
 class ResidualUnit(nn.Module):
@@ -29,7 +36,8 @@ class ResidualUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Refine (B, F, h, w)."""
-        return self.s1 * x + self.s2 * self.expand(self.act(self.reduce(x)))
+        y = _scaled(self.expand, self.act(self.reduce(x)), self.s2)
+        return torch.addcmul(y, x, self.s1)
 
 
 class ChannelGate(nn.Module):
@@ -46,7 +54,8 @@ class ChannelGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Gate (B, F, h, w)."""
-        return x * self.gate(x.mean((2, 3), keepdim=True))
+        gate: Tensor = self.gate(x.mean((2, 3), keepdim=True))
+        return x * gate
 
 
 class ARFB(nn.Module):
@@ -65,8 +74,9 @@ class ARFB(nn.Module):
         """Refine (B, F, h, w)."""
         x1 = self.unit1(x)
         x2 = self.unit2(x1)
-        y = F.relu(self.fuse(torch.cat([self.s2 * x2, self.s3 * x1], 1)))
-        return self.s4 * x + self.s5 * F.relu(self.mix(self.attention(y)))
+        factors = torch.cat([self.s2, self.s3]).repeat_interleave(FEATURES)[:, None, None]
+        y = F.relu(_scaled(self.fuse, torch.cat([x2, x1], 1), factors))
+        return torch.addcmul(self.s4 * x, F.relu(self.mix(self.attention(y))), self.s5)
 
 
 class HighPreservingBlock(nn.Module):
@@ -90,8 +100,7 @@ class HighPreservingBlock(nn.Module):
         for _ in range(5):
             low = self.low(low)
         merged = F.relu(self.merge(torch.cat([back(low), high], 1)))
-        y: Tensor = self.last(self.gate(merged))
-        return y + x
+        return x + self.last(self.gate(merged))  # type: ignore[no-any-return]
 
 
 class ChunkedAttention(nn.Module):
@@ -103,9 +112,9 @@ class ChunkedAttention(nn.Module):
     def __init__(self, width: int, heads: int = 8) -> None:
         super().__init__()
         self.heads = heads
-        self.reduce = nn.Linear(width, width // 2, bias=False)
-        self.qkv = nn.Linear(width // 2, 3 * width // 2, bias=False)
-        self.out = nn.Linear(width // 2, width)
+        self.reduce = Pointwise(width, width // 2, bias=False)
+        self.qkv = Pointwise(width // 2, 3 * width // 2, bias=False)
+        self.out = Pointwise(width // 2, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Attend (B, N, width)."""
@@ -126,14 +135,14 @@ class TransformerBlock(nn.Module):
         self.attention = ChunkedAttention(width)
         self.norm1 = nn.LayerNorm(width)
         self.mlp = nn.Sequential(
-            nn.Linear(width, width // 4), nn.ReLU(), nn.Linear(width // 4, width)
+            Pointwise(width, width // 4), nn.ReLU(), Pointwise(width // 4, width)
         )
         self.norm2 = nn.LayerNorm(width)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Transform (B, N, width)."""
         tokens = tokens + self.attention(self.norm1(tokens))
-        return tokens + self.mlp(self.norm2(tokens))
+        return tokens + self.mlp(self.norm2(tokens))  # type: ignore[no-any-return]
 
 
 class Body(nn.Module):
@@ -156,7 +165,7 @@ class Body(nn.Module):
         tokens = F.unfold(x, 3, padding=1).transpose(1, 2)  # (B, h w, 9 F)
         patches = self.transformer(tokens).transpose(1, 2)
         x = F.fold(patches, f.shape[2:], 3, padding=1)  # overlaps are summed
-        return self.s1 * f + self.s2 * self.tail(x)
+        return torch.addcmul(_scaled(self.tail, x, self.s2), f, self.s1)
 
 
 class ESRT(nn.Module):

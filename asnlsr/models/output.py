@@ -1,11 +1,11 @@
-"""The one output contract of all networks, and how they enlarge."""
+"""The one output contract of all networks."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 
@@ -44,11 +44,3 @@ def doublings(scale: int) -> int:
     if scale not in (2, 4, 8):
         raise ValueError(f"scale {scale} is not supported: use 2, 4 or 8")
     return int(math.log2(scale))
-
-
-def upsampler(channels: int, scale: int) -> nn.Sequential:
-    """Convolution to 4 C channels and x2 pixel shuffle, repeated: (B, C, h, w) to r h, r w."""
-    layers: list[nn.Module] = []
-    for _ in range(doublings(scale)):
-        layers += [nn.Conv2d(channels, 4 * channels, 3, padding=1), nn.PixelShuffle(2)]
-    return nn.Sequential(*layers)

@@ -27,7 +27,8 @@ class ChannelAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Mix and gate: (B, inputs, h, w) to (B, channels, h, w)."""
         y: Tensor = self.mix(x)
-        return y * (self.gate(y) + 1)
+        gate: Tensor = self.gate(y)
+        return y * (gate + 1)
 
 
 class DenseBlock(nn.Module):

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
-from asnlsr.models.output import SuperResolution, enlarge, upsampler
+from asnlsr.models.layers import Pointwise, upsampler
+from asnlsr.models.output import SuperResolution, enlarge
 
 WINDOW = 6  # pixels a side; keys and values come in cells of 2 x 2, so 3 a side
 SHIFT = WINDOW // 2  # of every other block
@@ -18,8 +19,9 @@ REFERENCE = 6  # windows a side at which the original checkpoints hold their mas
 
 def to_windows(x: Tensor) -> Tensor:
     """Cut (B, h, w, C) into windows of tokens: (B n, 36, C), row by row."""
-    x = x.unflatten(2, (-1, WINDOW)).unflatten(1, (-1, WINDOW))  # (B, h/6, 6, w/6, 6, C)
-    return x.transpose(2, 3).reshape(-1, WINDOW * WINDOW, x.shape[-1])
+    B, h, w, C = x.shape
+    x = x.reshape(B, h // WINDOW, WINDOW, w // WINDOW, WINDOW, C)
+    return x.transpose(2, 3).reshape(-1, WINDOW**2, C)
 
 
 def from_windows(x: Tensor, h: int, w: int) -> Tensor:
@@ -71,9 +73,9 @@ class PermutedAttention(nn.Module):
         self.bias = nn.Parameter(torch.zeros((2 * CELLS - 1) ** 2, heads))
         self.index: Tensor
         self.register_buffer("index", position_index())
-        self.kv = nn.Linear(width, width // 2)
-        self.q = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
+        self.kv = Pointwise(width, width // 2)
+        self.q = Pointwise(width, width)
+        self.out = Pointwise(width, width)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Attend in windows (B n, 36, C); `mask` is (n, 1, 9, 36).
@@ -130,9 +132,9 @@ class ConvFFN(nn.Module):
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.expand = nn.Linear(width, inner)
+        self.expand = Pointwise(width, inner)
         self.depth = nn.Conv2d(inner, inner, 5, padding=2, groups=inner)
-        self.reduce = nn.Linear(inner, width)
+        self.reduce = Pointwise(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Transform an image of tokens (B, h, w, C)."""
