@@ -162,7 +162,7 @@ class Body(nn.Module):
         for block in self.blocks:
             outputs.append(block(outputs[-1]))
         x = self.fuse(torch.cat(outputs[1:], 1))
-        tokens = F.unfold(x, 3, padding=1).transpose(1, 2)  # (B, h w, 9 F)
+        tokens = F.unfold(x, 3, padding=1).transpose(1, 2).contiguous()  # (B, h w, 9 F)
         patches = self.transformer(tokens).transpose(1, 2)
         x = F.fold(patches, f.shape[2:], 3, padding=1)  # overlaps are summed
         return torch.addcmul(_scaled(self.tail, x, self.s2), f, self.s1)
