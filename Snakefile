@@ -15,7 +15,9 @@ from asnlsr.workflow import sources
 PRESET = config.get("preset", "demo")
 DATASET = config.get("dataset", "simulated")
 PROTOCOL = config.get("protocol", "blind")
-MODELS = config.get("models", "bicubic snlsr-frozen snlsr snlsr-unmix asnlsr").split()
+MODELS = config.get(
+    "models", "bicubic rcam esrt srformer snlsr-frozen snlsr snlsr-unmix asnlsr"
+).split()
 SIZES = preset(PRESET)
 SEED = 0
 
@@ -64,7 +66,7 @@ READS = {
     "03": [*BLIND, "data/paper/table1.csv"],
     "04": [
         *BLIND,
-        *map(run_file, MODELS),
+        *map(run_file, ["bicubic", "snlsr-frozen", "snlsr", "snlsr-unmix", "asnlsr"]),
         run_file("asnlsr", recipe="published"),
         str(SPACE.metrics("blind")),
     ],

@@ -167,6 +167,19 @@ def evaluate(
         metrics.to_csv(temporary, index=False)
 
 
+@app.command(epilog="Example: asnlsr import-weights official.pth --out runs/official")
+def import_weights(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the original release (.pth).")],
+    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+) -> None:
+    """Turn a checkpoint of the original release into a run folder."""
+    from asnlsr.official_weights import import_weights
+
+    run = import_weights(checkpoint, out)
+    skip = "on" if run["config"]["skip"] else "off"
+    typer.echo(f"{run['model']}, {run['bands']} bands, x{run['scale']}, skip {skip}", err=True)
+
+
 @app.command(epilog="Example: asnlsr table metrics.csv --domain swir2 --format md")
 def table(
     metrics: Annotated[Path, typer.Argument(help="CSV file made by evaluate.")],

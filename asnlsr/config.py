@@ -11,6 +11,8 @@ PROTOCOLS = {
     "as-released": ("tile", "zero"),
 }
 RECIPES = ("warm", "published")
+# Networks without an encoder: recipe `warm` has neither unmixing nor light to offer them.
+SINGLE_IMAGE = ("bicubic", "rcam", "esrt", "srformer")
 
 
 @dataclass(frozen=True)
@@ -89,9 +91,10 @@ def training_config(
         raise ValueError(f"unknown recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
     warm = recipe == "warm"
     frozen = model == "snlsr-frozen"  # has nothing to warm up
+    single_image = model in SINGLE_IMAGE
     config = TrainingConfig(
         steps=sizes.frozen_steps if frozen else sizes.steps,
-        warmup_steps=sizes.warmup_steps if warm and not frozen else 0,
+        warmup_steps=sizes.warmup_steps if warm and not frozen and not single_image else 0,
         crop=sizes.crop,
         batch=sizes.batch,
         log_every=sizes.log_every,

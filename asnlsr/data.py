@@ -68,6 +68,8 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         As published: a batch is drawn from the union of both domains. Otherwise every batch has
         `config.batch` tiles of each, so that a network sees as many source tiles with the
         target as without.
+    source_x2 : Tensor, (n, C, r h / 2, r w / 2), optional
+        Source tiles degraded by 2, the truth of a progressive network's last but one stage.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         config: TrainingConfig,
         seed: int,
         mixed: bool,
+        source_x2: Tensor | None = None,
     ) -> None:
         self.source_lr, self.source_hr, self.target_lr = source_lr, source_hr, target_lr
         self.config, self.seed, self.mixed = config, seed, mixed
@@ -85,10 +88,12 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         self.relighting = None
         if config.relight or config.light:
             self.relighting = Relighting(source_lr, target_lr, config.relight, config.light)
-        self.views = [source_lr]  # source_lr as it would be of the turned scene
-        for k in range(1, 8 if config.turns else 1):
-            seen = [log_scale(degrade(unscale(turned(hr, k)), self.scale)) for hr in source_hr]
-            self.views.append(torch.stack(seen))
+        # Low resolution as it would be of the scene turned by k = 0, 1, ...
+        turns = range(1, 8) if config.turns else ()
+        self.views = [source_lr, *(_degraded(source_hr, k, self.scale) for k in turns)]
+        self.views_x2: list[Tensor] = []
+        if source_x2 is not None:
+            self.views_x2 = [source_x2, *(_degraded(source_hr, k, 2) for k in turns)]
 
     def _draw(self, stream: int, n: int, step: int) -> list[int]:
         """Return the tiles of batch `step` in an endless row of shuffled passes over n tiles."""
@@ -112,32 +117,35 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         return self.config.steps + self.config.warmup_steps
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        """Return `lr` (B, C, h, w), `hr` (B_source, C, r h, r w), `domain` (B,)."""
+        """Return `lr` (B, C, h, w), `hr` (B_source, C, r h, r w), `domain` (B,); maybe `lr_x2`."""
         source, target = self._choose(step)
         rng = np.random.default_rng([self.seed, 3, step])
-        side, r = self.config.crop // self.scale, self.scale
-        lr, hr = [], [self.source_hr[:0, :, : r * side, : r * side]]
+        r, side = self.scale, self.config.crop // self.scale
+        lr, lr_x2, hr = [], [], [self.source_hr[:0, :, : r * side, : r * side]]
         for i in source:
             k = int(rng.integers(len(self.views)))
             row, col = _corner(rng, self.source_lr, side)
-            lr.append(self.views[k][i, :, row : row + side, col : col + side])
-            image = turned(self.source_hr[i], k)
-            hr.append(image[None, :, r * row : r * (row + side), r * col : r * (col + side)])
+            lr.append(_cut(self.views[k][i], row, col, side, 1))
+            hr.append(_cut(turned(self.source_hr[i], k), row, col, side, r)[None])
+            if self.views_x2:
+                lr_x2.append(_cut(self.views_x2[k][i], row, col, side, r // 2))
         for i in target:
             assert self.target_lr is not None
             row, col = _corner(rng, self.target_lr, side)
-            lr.append(self.target_lr[i, :, row : row + side, col : col + side])
+            lr.append(_cut(self.target_lr[i], row, col, side, 1))
         batch = {
             "lr": torch.stack(lr),
             "hr": torch.cat(hr),
             "domain": torch.tensor([0] * len(source) + [1] * len(target)),
         }
+        if lr_x2:
+            batch["lr_x2"] = torch.stack(lr_x2)
         if self.relighting and step >= self.config.warmup_steps:
             rng = np.random.default_rng([self.seed, 4, step])
             mix, shift = self.relighting.draw(rng, source, len(target))
-            for key, cubes in [("lr", batch["lr"]), ("hr", batch["hr"])]:
-                n = len(cubes)
-                change = torch.einsum("bcd,bdhw->bchw", mix[:n], cubes)
+            for key in batch.keys() - {"domain"}:
+                n = len(batch[key])
+                change = torch.einsum("bcd,bdhw->bchw", mix[:n], batch[key])
                 batch[key] = change + shift[:n, :, None, None]
         return batch
 
@@ -146,6 +154,17 @@ def turned(image: Tensor, k: int) -> Tensor:
     """Turn (..., h, w) by k mod 4 right angles; for k of 4 to 7, mirror it as well."""
     image = torch.rot90(image, k % 4, (-2, -1))
     return image.flip(-1) if k >= 4 else image
+
+
+def _degraded(hr: Tensor, k: int, scale: int) -> Tensor:
+    """Low resolution (n, C, h, w), by `scale`, of high-resolution tiles turned by k."""
+    return torch.stack([log_scale(degrade(unscale(turned(z, k)), scale)) for z in hr])
+
+
+def _cut(image: Tensor, row: int, col: int, side: int, scale: int) -> Tensor:
+    """Return the part of (C, H, W) that shows a low-resolution crop, `scale` times as fine."""
+    rows, cols = (slice(start * scale, (start + side) * scale) for start in (row, col))
+    return image[:, rows, cols]
 
 
 def _corner(rng: np.random.Generator, images: Tensor, side: int) -> tuple[int, int]:
@@ -167,6 +186,8 @@ class TileDataModule(LightningDataModule):
         `blind` validates on source tiles; `as-released` on target tiles, with target truth.
     target : bool
         Whether low-resolution target tiles enter the training.
+    half : bool
+        Whether source tiles degraded by 2 do.
 
     Raises
     ------
@@ -183,6 +204,7 @@ class TileDataModule(LightningDataModule):
         protocol: str,
         target: bool,
         mixed: bool,
+        half: bool = False,
     ) -> None:
         super().__init__()
         roles = read_split(split, tiles)
@@ -201,6 +223,7 @@ class TileDataModule(LightningDataModule):
             config,
             seed,
             mixed,
+            load_z(source, "lr_x2") if half else None,
         )
         self.val_lr, self.val_hr = load_z(val, "lr"), load_z(val, "hr")
 

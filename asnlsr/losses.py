@@ -46,6 +46,11 @@ def fidelity(estimate: Tensor, truth: Tensor) -> Tensor:
     return F.l1_loss(estimate, truth) + SAM_WEIGHT * angle
 
 
+def domain_labels(logits: Tensor, domain: Tensor) -> Tensor:
+    """Spread the domain of a tile (B,) over its logits (B, 2) or (B, 2, h, w)."""
+    return domain.view(-1, *[1] * (logits.ndim - 2)).expand(logits[:, 0].shape)
+
+
 def training_losses(
     output: SuperResolution, batch: dict[str, Tensor], super_resolve: bool = True
 ) -> dict[str, Tensor]:
@@ -58,6 +63,7 @@ def training_losses(
     batch : dict
         `lr` (B, C, h, w), source tiles first; `hr` (B_source, C, r h, r w), source tiles only;
         `domain` (B,), 0 source and 1 target.
+        Of a progressive network also `lr_x2` (B_source, C, r h / 2, r w / 2).
     super_resolve : bool
         False in the unmixing warm-up, where only the reconstruction counts.
     """
@@ -65,7 +71,11 @@ def training_losses(
     if output.reconstruction is not None:
         losses["loss_unmix"] = fidelity(output.reconstruction, batch["lr"])
     if super_resolve:
-        losses["loss_sr"] = fidelity(output.sr, batch["hr"])
+        single_image = output.reconstruction is None  # those are trained without the angle
+        losses["loss_sr"] = (F.l1_loss if single_image else fidelity)(output.sr, batch["hr"])
+        if output.sr_half is not None:
+            losses["loss_half"] = F.l1_loss(output.sr_half, batch["lr_x2"])
         if output.domain_logits is not None:
-            losses["loss_domain"] = F.cross_entropy(output.domain_logits, batch["domain"])
+            labels = domain_labels(output.domain_logits, batch["domain"])
+            losses["loss_domain"] = F.cross_entropy(output.domain_logits, labels)
     return losses

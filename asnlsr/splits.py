@@ -8,6 +8,7 @@ import pandas as pd
 
 from asnlsr.domains import DOMAINS
 from asnlsr.files import replacing
+from asnlsr.official_tiles import read_npz_split
 from asnlsr.tiles import open_tiles, tile_ids
 
 _DEALS = 100
@@ -97,6 +98,9 @@ def write_split(split: Split, path: Path) -> None:
 def read_split(path: Path, tiles: Path | None = None) -> Split:
     """Read a split and check that it is whole and, given ``tiles``, that the store has its tiles.
 
+    A `.npz` split of the original release names tiles by their files: they become
+    "scene/row0/col0" when ``tiles`` is the folder of these files.
+
     Raises
     ------
     FileNotFoundError
@@ -107,18 +111,29 @@ def read_split(path: Path, tiles: Path | None = None) -> Split:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such split; make it with asnlsr split")
+    split = read_npz_split(path) if path.suffix == ".npz" else _read_json(path)
+    if tiles is None:
+        return split
+    store = open_tiles(tiles, "swir1")
+    ids = tile_ids(store)
+    if path.suffix == ".npz" and "stem" in store.coords:
+        id_of = dict(zip(store["stem"].values.tolist(), ids, strict=True))
+        split = {role: [id_of.get(stem, stem) for stem in stems] for role, stems in split.items()}
+    if absent := sorted({tile for held in split.values() for tile in held} - set(ids)):
+        raise ValueError(
+            f"{path}: {len(absent)} of its tiles, such as {absent[0]}, are not in {tiles}; "
+            "make the split again for these tiles"
+        )
+    return split
+
+
+def _read_json(path: Path) -> Split:
     try:
         split = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         raise ValueError(f"{path}: not a JSON file; make it again with asnlsr split") from None
     if not _is_split(split):
         raise ValueError(f"{path}: must map {', '.join(ROLES)} to lists of scene/row0/col0")
-    held = {tile for ids in split.values() for tile in ids}
-    if tiles is not None and (absent := sorted(held - set(tile_ids(open_tiles(tiles, "swir1"))))):
-        raise ValueError(
-            f"{path}: {len(absent)} of its tiles, such as {absent[0]}, are not in {tiles}; "
-            "make the split again for these tiles"
-        )
     return dict(split)
 
 

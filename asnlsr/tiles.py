@@ -21,6 +21,7 @@ from asnlsr.binning import BinnedScene
 from asnlsr.degrade import SIZE, blur_decimate, degrade, gaussian_psf, halo
 from asnlsr.domains import BANDS, DOMAINS
 from asnlsr.files import remove, scratch
+from asnlsr.official_tiles import mat_files, open_mat_tiles
 from asnlsr.scenes import open_scene
 
 logger = logging.getLogger(__name__)
@@ -257,7 +258,7 @@ def open_tiles(tiles: Path, domain: str) -> xr.Dataset:
     Parameters
     ----------
     tiles : Path
-        Folder written by :func:`prepare`.
+        Folder written by :func:`prepare`, or of `.mat` files of the original release.
     domain : {"swir1", "swir2"}
 
     Returns
@@ -277,6 +278,8 @@ def open_tiles(tiles: Path, domain: str) -> xr.Dataset:
     if domain not in DOMAINS:
         raise ValueError(f"domain {domain!r} is none of {', '.join(DOMAINS)}")
     path = Path(tiles) / f"{domain}.zarr"
+    if not path.is_dir() and (files := mat_files(Path(tiles), domain)):
+        return open_mat_tiles(files, domain)
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such tiles; make them with asnlsr prepare")
     try:

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from asnlsr.config import PROTOCOLS, TrainingConfig, training_config
 from asnlsr.data import TileDataModule
-from asnlsr.losses import training_losses
+from asnlsr.losses import domain_labels, training_losses
 from asnlsr.metrics import tile_metrics
 from asnlsr.models import ModelSpec, build, spec
 from asnlsr.runs import Run
@@ -92,13 +92,14 @@ class SuperResolutionTraining(pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the sum of the losses of `losses.training_losses`."""
         n_sr = 0 if self.warming_up else len(batch["hr"])
-        output = self.network(batch["lr"], n_sr)
+        output = self.network(batch["lr"], *[n_sr] * self.spec.unmixes)
         losses = training_losses(output, batch, super_resolve=not self.warming_up)
         log = dict(losses)
         if output.abundances is not None:
             log["abundance_std"] = output.abundances.std((2, 3)).mean()
         if "loss_domain" in losses:
-            right = output.domain_logits.argmax(1) == batch["domain"]
+            logits = output.domain_logits
+            right = logits.argmax(1) == domain_labels(logits, batch["domain"])
             log["domain_accuracy"] = right.float().mean()
         for key, value in log.items():
             self._sums.setdefault(key, []).append(float(value.detach()))
@@ -203,8 +204,10 @@ def train(
     run = Run(Path(out), model, config, preset, protocol, recipe, seed, Path(tiles), Path(split))
     if run.finished():
         return run.folder
-    target, mixed = model_spec.target, recipe == "published"
-    datamodule = TileDataModule(run.tiles, run.split, config, seed, protocol, target, mixed)
+    datamodule = TileDataModule(
+        run.tiles, run.split, config, seed, protocol,
+        target=model_spec.target, mixed=recipe == "published", half=model_spec.half,
+    )  # fmt: skip
     pl.seed_everything(seed, workers=True, verbose=False)
     settings = {name: getattr(config, name) for name in model_spec.settings}
     bands, scale = datamodule.val_lr.shape[1], datamodule.batches.scale

@@ -17,7 +17,7 @@ from asnlsr.splits import read_split
 from asnlsr.tiles import open_tiles
 from tests.conftest import make_scene, smooth_radiance
 
-VERBS = ["simulate", "fetch", "prepare", "split", "train", "evaluate", "table"]
+VERBS = ["simulate", "fetch", "prepare", "split", "train", "evaluate", "import-weights", "table"]
 
 
 def plain_lines(err):

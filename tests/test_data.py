@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from asnlsr.config import training_config
+from asnlsr.config import SINGLE_IMAGE, training_config
 from asnlsr.data import (
     TileDataModule,
     TrainingBatches,
@@ -18,6 +18,7 @@ from asnlsr.data import (
     unscale,
 )
 from asnlsr.degrade import degrade
+from asnlsr.models import MODELS
 from asnlsr.splits import read_split
 from asnlsr.tiles import open_tiles, tile_ids
 
@@ -110,6 +111,18 @@ def test_turned_tiles_are_degraded_again():
     assert seen == set(range(8))
 
 
+def test_half_resolution_crops_show_the_same_place_in_the_same_light():
+    hr = batches(target=False).source_hr
+    config = training_config("smoke", "asnlsr", "published", {"crop": 16, "batch": 3, "light": 1.0})
+    for step in range(5):
+        batch = TrainingBatches(
+            hr[:, :, ::4, ::4], hr, hr[:2, :, ::4, ::4], config, 0, False, hr[:, :, ::2, ::2]
+        )[step]
+        # of source tiles only
+        assert torch.allclose(batch["lr_x2"], batch["hr"][:, :, ::2, ::2], atol=1e-6)
+    assert "lr_x2" not in batches()[0]
+
+
 @pytest.mark.parametrize("protocol", ["blind", "as-released"])
 def test_target_truth_is_opened_only_by_as_released(tiny_tiles, tiny_split, monkeypatch, protocol):
     opened = []
@@ -146,6 +159,14 @@ def test_split_with_absent_tiles_is_named(tiny_tiles, tiny_split, tmp_path):
     config = training_config("smoke", "asnlsr", "warm")
     with pytest.raises(ValueError, match="nowhere/0/0"):
         TileDataModule(tiny_tiles, wrong, config, 0, "blind", target=True, mixed=False)
+
+
+def test_single_image_networks_have_nothing_to_warm_up():
+    single = [name for name, entry in MODELS.items() if not entry.unmixes]
+    assert sorted(SINGLE_IMAGE) == sorted(single)
+    for name in single:
+        assert training_config("demo", name, "warm").warmup_steps == 0
+        assert config.steps == training_config("demo", "asnlsr", "warm").steps
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from asnlsr.losses import domain_labels, training_losses
 from asnlsr.models import MODELS, build
 from asnlsr.models.adversarial import reverse_gradient
 from tests.test_sanl import PlainSANL
@@ -11,6 +12,11 @@ from tests.test_sanl import PlainSANL
 
 def count(module):
     return sum(p.numel() for p in module.parameters())
+
+
+def silent_weights(network):
+    """Return the names of weights that no gradient has reached."""
+    return [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
 
 
 def test_parameter_counts():
@@ -62,8 +68,47 @@ def test_gradient_reaches_every_weight():
     network = build("asnlsr", bands=6)
     out = network(torch.rand(2, 6, 16, 16))
     (out.sr.square().mean() + out.reconstruction.mean() + out.domain_logits[:, 0].sum()).backward()
-    silent = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()]
-    assert silent == []
+    assert silent_weights(network) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "weights"),  # two layers with bias, the norms' 2 (16 + 32), the last layer
+    [
+        ("asnlsr-dense", (16 * 16 + 16) + (32 * 16 + 32) + 96 + (2 * 32 + 2)),
+        ("asnlsr-conv1d", (16 * 3 + 16) + (32 * 16 * 3 + 32) + 96 + (2 * 32 * 12 + 2)),
+    ],
+)
+def test_discriminators_of_pixels(model, weights):
+    """Logits per pixel, each from its own abundances; the gradient comes back times -lambda."""
+    torch.manual_seed(0)
+    network = build(model, bands=6, reversal=0.25).eval()
+    assert count(network.discriminator) == weights
+    abundances = torch.rand(2, 16, 5, 7, requires_grad=True)
+    logits = network.discriminator(abundances)
+    assert logits.shape == (2, 2, 5, 7)
+    alone = network.discriminator(abundances[1:, :, 3:4, 2:3])
+    assert torch.allclose(logits[1, :, 3, 2], alone[0, :, 0, 0], atol=1e-6)
+    labels = domain_labels(logits, torch.tensor([0, 1]))
+    assert not labels[0].any()
+    assert labels[1].all()
+
+    def gradient(features):
+        loss = F.cross_entropy(network.discriminator(features), labels)
+        return torch.autograd.grad(loss, abundances)[0]
+
+    reversed_ = gradient(reverse_gradient(abundances, network.reversal))
+    assert reversed_.abs().max() > 0
+    assert torch.equal(reversed_, -0.25 * gradient(abundances))
+
+
+@pytest.mark.parametrize("model", ["asnlsr-dense", "asnlsr-conv1d"])
+def test_gradient_reaches_every_weight_of_pixel_discriminators(model):
+    torch.manual_seed(0)
+    network = build(model, bands=6)
+    x, domain = torch.rand(2, 6, 16, 16), torch.tensor([0, 1])
+    batch = {"lr": x, "hr": torch.rand(2, 6, 64, 64), "domain": domain}
+    torch.stack(list(training_losses(network(x), batch).values())).sum().backward()
+    assert silent_weights(network) == []
 
 
 def test_reversed_gradient_is_minus_lambda_times():

@@ -94,6 +94,27 @@ def test_frozen_control_keeps_encoder_and_endmembers(run):
         assert same == name.startswith(("encoder", "decoder")), name
 
 
+@pytest.mark.parametrize("model", ["rcam", "esrt", "srformer"])
+def test_single_image_networks_train(run, model):
+    """In recipe warm too they have no warm-up; RCAM learns from both sizes."""
+    folder = run(model, overrides={"steps": 2, "log_every": 2, "batch": 2})
+    history = pd.read_csv(folder / "history.csv")
+    losses = {"loss_sr"} | ({"loss_half"} if model == "rcam" else set())
+    assert {name for name in history if name.startswith("loss")} == losses
+    assert history["step"].tolist() == [2]
+    start = build_like_run(model)
+    moved = [n for n, p in start.named_parameters() if not torch.equal(p, weights(folder)[n])]
+    assert len(moved) > 0.9 * len(list(start.parameters()))
+    assert load_run(folder)[1]["config"]["warmup_steps"] == 0
+
+
+@pytest.mark.parametrize("model", ["asnlsr-dense", "asnlsr-conv1d"])
+def test_pixel_discriminators_train(run, model):
+    history = pd.read_csv(run(model) / "history.csv")
+    assert np.isfinite(history["loss_domain"].iloc[-1])
+    assert 0 <= history["domain_accuracy"].iloc[-1] <= 1
+
+
 def build_like_run(model, seed=0):
     torch.manual_seed(seed)
     return build(model)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from torch import nn
 
-from asnlsr.models.adversarial import ASNLSR
+from asnlsr.models.adversarial import (
+    ASNLSR,
+    ConvPixelDiscriminator,
+    DensePixelDiscriminator,
+)
 from asnlsr.models.bicubic import Bicubic
+from asnlsr.models.esrt import ESRT
 from asnlsr.models.output import SuperResolution
+from asnlsr.models.rcam import RCAM
 from asnlsr.models.snlsr import SNLSR
+from asnlsr.models.srformer import SRFormer
 
 __all__ = ["MODELS", "ModelSpec", "SuperResolution", "build", "spec"]
 
@@ -24,15 +33,30 @@ class ModelSpec:
     unmixes: bool = True  # has an encoder and endmembers
     frozen: bool = False  # encoder and endmembers stay at their random initialisation
     target: bool = False  # low-resolution tiles of the target domain enter the training
+    half: bool = False  # its output at half of the size is supervised too
     settings: tuple[str, ...] = ("skip",)  # fields of TrainingConfig that the network takes
 
 
+_ADVERSARIAL: dict[str, Any] = {"target": True, "settings": ("skip", "reversal")}
 MODELS = {
     "bicubic": ModelSpec(Bicubic, "bicubic", unmixes=False, settings=()),
+    "rcam": ModelSpec(RCAM, "RCAM", unmixes=False, half=True),
+    "esrt": ModelSpec(ESRT, "ESRT", unmixes=False),
+    "srformer": ModelSpec(SRFormer, "SRFormer", unmixes=False),
     "snlsr-frozen": ModelSpec(SNLSR, "SNLSR, frozen encoder", frozen=True),
     "snlsr": ModelSpec(SNLSR, "SNLSR, source only"),
     "snlsr-unmix": ModelSpec(SNLSR, "SNLSR + target unmixing", target=True),
-    "asnlsr": ModelSpec(ASNLSR, "A-SNLSR", target=True, settings=("skip", "reversal")),
+    "asnlsr": ModelSpec(ASNLSR, "A-SNLSR", **_ADVERSARIAL),
+    "asnlsr-dense": ModelSpec(
+        partial(ASNLSR, discriminator=DensePixelDiscriminator),
+        "A-SNLSR, dense discriminator of pixels",
+        **_ADVERSARIAL,
+    ),
+    "asnlsr-conv1d": ModelSpec(
+        partial(ASNLSR, discriminator=ConvPixelDiscriminator),
+        "A-SNLSR, 1-D convolutional discriminator of pixels",
+        **_ADVERSARIAL,
+    ),
 }
 
 

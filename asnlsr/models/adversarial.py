@@ -48,6 +48,46 @@ class Discriminator(nn.Module):
         return self.classify(self.features(abundances))  # type: ignore[no-any-return]
 
 
+def _normalised(convolution: nn.Module, channels: int, norm: type[nn.Module]) -> list[nn.Module]:
+    return [convolution, norm(channels), nn.LeakyReLU(0.01), nn.Dropout(0.2)]
+
+
+class DensePixelDiscriminator(nn.Module):
+    """Abundances of every pixel alone to logits: (B, K, h, w) to (B, 2, h, w)."""
+
+    def __init__(self, materials: int = 16) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(  # a 1 x 1 convolution is a linear layer for each pixel
+            *_normalised(nn.Conv2d(materials, 16, 1), 16, nn.BatchNorm2d),
+            *_normalised(nn.Conv2d(16, 32, 1), 32, nn.BatchNorm2d),
+            nn.Conv2d(32, 2, 1),
+        )
+
+    def forward(self, abundances: Tensor) -> Tensor:
+        """Classify the pixels of (B, K, h, w): logits (B, 2, h, w)."""
+        return self.layers(abundances)  # type: ignore[no-any-return]
+
+
+class ConvPixelDiscriminator(nn.Module):
+    """The same with convolutions along the abundance vector of a pixel."""
+
+    def __init__(self, materials: int = 16) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            *_normalised(nn.Conv1d(1, 16, 3), 16, nn.BatchNorm1d),
+            *_normalised(nn.Conv1d(16, 32, 3), 32, nn.BatchNorm1d),
+            nn.Flatten(),
+            nn.Linear(32 * (materials - 4), 2),
+        )
+
+    def forward(self, abundances: Tensor) -> Tensor:
+        """Classify the pixels of (B, K, h, w): logits (B, 2, h, w)."""
+        B, K, h, w = abundances.shape
+        pixels = abundances.movedim(1, -1).reshape(-1, 1, K)  # (B h w, 1, K)
+        logits: Tensor = self.layers(pixels)
+        return logits.view(B, h, w, 2).movedim(-1, 1)
+
+
 class ASNLSR(SNLSR):
     """SNLSR, gradient reversal and a discriminator on the low-resolution abundances.
 
@@ -57,6 +97,8 @@ class ASNLSR(SNLSR):
         As in `SNLSR`.
     reversal : float
         lambda: the gradient of the discriminator reaches the encoder times -lambda.
+    discriminator : type
+        Class of the discriminator, built with the number of materials.
     """
 
     def __init__(
@@ -66,10 +108,11 @@ class ASNLSR(SNLSR):
         materials: int = 16,
         skip: bool = True,
         reversal: float = 0.01,
+        discriminator: type[nn.Module] = Discriminator,
     ) -> None:
         super().__init__(bands, scale, materials, skip)
         self.reversal = reversal
-        self.discriminator = Discriminator(materials)
+        self.discriminator = discriminator(materials)
 
     def forward(self, x: Tensor, n_sr: int | None = None) -> SuperResolution:
         """As `SNLSR.forward`, with the domain logits."""

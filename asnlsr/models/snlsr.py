@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asnlsr.models.output import SuperResolution, enlarge
+from asnlsr.models.output import SuperResolution, doublings, enlarge
 from asnlsr.models.sanl import SANL
 
 
@@ -116,7 +115,7 @@ class AbundanceSR(nn.Module):
     def __init__(self, materials: int, scale: int, channels: int = 64) -> None:
         super().__init__()
         self.head = nn.Conv2d(materials, channels, 3, padding=1)
-        self.stages = nn.Sequential(*(Stage(channels) for _ in range(int(math.log2(scale)))))
+        self.stages = nn.Sequential(*(Stage(channels) for _ in range(doublings(scale))))
         self.tail = nn.Conv2d(channels, materials, 3, padding=1)
 
     def forward(self, abundances: Tensor) -> Tensor:
@@ -153,8 +152,6 @@ class SNLSR(nn.Module):
         self, bands: int = 30, scale: int = 4, materials: int = 16, skip: bool = True
     ) -> None:
         super().__init__()
-        if scale not in (2, 4, 8):
-            raise ValueError(f"scale {scale} is not supported: use 2, 4 or 8")
         self.scale, self.skip = scale, skip
         self.encoder = UnmixingEncoder(bands, materials)
         self.decoder = nn.Conv2d(materials, bands, 1, bias=False)  # its weight: the endmembers

@@ -1,0 +1,133 @@
+"""SRFormer: the count of the paper, every size and scale, and its parts against plain forms."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from asnlsr.models import build
+from asnlsr.models.layers import Pointwise
+from asnlsr.models.srformer import Block, PermutedAttention, _Depthwise, from_windows, to_windows
+from tests.test_models import count, silent_weights
+
+
+def test_parameter_count():
+    assert count(build("srformer")) == 3_401_838
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_scales(scale):
+    with torch.no_grad():
+        sr = build("srformer", bands=3, scale=scale).eval()(torch.rand(1, 3, 16, 19)).sr
+    assert sr.shape == (1, 3, 16 * scale, 19 * scale)
+
+
+def test_windows_are_the_squares_of_the_image():
+    image = torch.rand(2, 12, 18, 4)
+    windows = to_windows(image)
+    assert torch.equal(windows[7].view(6, 6, 4), image[1, :6, 6:12])  # image 1, window (0, 1)
+    assert torch.equal(from_windows(windows, 12, 18), image)
+
+
+def plain_attention(block, x, mask=None):
+    """Query by query and cell by cell, as the paper says; `mask` is (windows, 36, 9)."""
+    q = x @ block.q.weight.T + block.q.bias
+    kv = x @ block.kv.weight.T + block.kv.bias
+    cell = [[6 * (2 * r + i) + 2 * c + j for i in (0, 1) for j in (0, 1)]
+            for r in range(3) for c in range(3)]  # fmt: skip
+    k, v = (
+        torch.stack([torch.cat([half[:, p] for p in pixels], -1) for pixels in cell], 1)
+        for half in kv.chunk(2, -1)
+    )  # (windows, 9, 96)
+    out = torch.empty_like(q)
+    for i in range(36):
+        mine = next(n for n, pixels in enumerate(cell) if i in pixels)
+        entry = [5 * (mine // 3 - n // 3 + 2) + mine % 3 - n % 3 + 2 for n in range(9)]
+        for head in range(block.heads):
+            part = slice(16 * head, 16 * head + 16)
+            logits = (k[:, :, part] @ q[:, i, part, None])[..., 0] / 4 + block.bias[entry, head]
+            if mask is not None:
+                logits = logits + mask[:, i].repeat(len(x) // len(mask), 1)
+            out[:, i, part] = (logits.softmax(-1)[:, None] @ v[:, :, part])[:, 0]
+    return out @ block.out.weight.T + block.out.bias
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_equals_the_plain_form(masked):
+    torch.manual_seed(0)
+    block, x = PermutedAttention(96, 6), torch.randn(8, 36, 96)
+    nn.init.normal_(block.bias)
+    mask = -3 * torch.rand(4, 36, 9) if masked else None  # two images of four windows
+    ours = block(x, mask.transpose(1, 2)[:, None] if masked else None)
+    assert torch.allclose(ours, plain_attention(block, x, mask), atol=1e-5)
+
+
+def test_mask_parts_what_the_roll_brought_together():
+    """Pixels behind the seam of the last windows do not see cells wholly before it."""
+    mask = Block(96, 6, shifted=True, drop=0).mask_for(18, 24)[:, 0].transpose(1, 2)
+    assert mask.shape == (3 * 4, 36, 9)
+    assert not mask[[0, 1, 2, 4, 5, 6]].any()  # windows without a seam
+    below = mask[8].view(6, 6, 3, 3)  # last row, first column: a seam between rows 2 and 3
+    assert (below[:3, :, 0] == 0).all()
+    assert (below[:3, :, 2] == -100).all()
+    assert (below[3:, :, 0] == -100).all()
+    assert (below[3:, :, 2] == 0).all()
+    assert torch.equal(mask[3].view(6, 6, 3, 3), below.permute(1, 0, 3, 2))
+    corner = mask[11].view(6, 6, 3, 3)
+    assert (corner[3:, 3:, 2, 2] == 0).all()
+    assert (corner[3:, 3:, 2, 0] == -100).all()
+
+
+def test_mask_of_the_checkpoints_size_is_the_buffer():
+    block = Block(96, 6, shifted=True, drop=0)
+    assert torch.equal(block.mask_for(36, 36)[:, 0].transpose(1, 2), block.mask)
+
+
+def test_shifted_block_equals_the_plain_form():
+    torch.manual_seed(0)
+    block, x = Block(96, 6, shifted=True, drop=0).eval(), torch.randn(2, 18, 12, 96)
+    mask = block.mask_for(18, 12)[:, 0].transpose(1, 2)
+    y = block.norm1(x).roll((-3, -3), (1, 2))
+    y = from_windows(plain_attention(block.attention, to_windows(y), mask), 18, 12)
+    y = x + y.roll((3, 3), (1, 2))
+    ffn = block.ffn
+    z = F.gelu(F.linear(block.norm2(y), ffn.expand.weight, ffn.expand.bias))
+    z = z + F.gelu(ffn.depth(z.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
+    expected = y + F.linear(z, ffn.reduce.weight, ffn.reduce.bias)
+    assert torch.allclose(block(x), expected, atol=1e-5)
+
+
+def test_depthwise_gradients_equal_those_of_autograd():
+    torch.manual_seed(0)
+    image = torch.randn(2, 7, 9, 4, dtype=torch.float64, requires_grad=True)
+    conv = nn.Conv2d(4, 4, 5, padding=2, groups=4).double()
+    parts = (image, conv.weight, conv.bias)
+    grad = torch.randn_like(image)
+    ours = _Depthwise.apply(*parts)
+    plain = conv(image.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    assert torch.allclose(ours, plain)
+    for a, b in zip(*(torch.autograd.grad(y, parts, grad) for y in (ours, plain)), strict=True):
+        assert torch.allclose(a, b)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7), (3, 2, 5, 7)])
+def test_pointwise_is_a_linear_layer(shape):
+    torch.manual_seed(0)
+    layer, x = Pointwise(7, 3), torch.randn(shape)
+    assert torch.allclose(layer(x), x @ layer.weight.T + layer.bias, atol=1e-6)
+
+
+def test_dropped_paths_keep_the_mean():
+    torch.manual_seed(0)
+    block, x = Block(96, 6, shifted=False, drop=0.25), torch.ones(4000, 1, 1, 1)
+    dropped = block.drop_path(x)
+    assert set(dropped.flatten().tolist()) == {0.0, torch.tensor(1 / 0.75).item()}
+    assert abs(dropped.mean().item() - 1) < 4 * (1 / 3 / 4000) ** 0.5  # four standard errors
+    assert torch.equal(block.eval().drop_path(x), x)
+
+
+def test_gradient_reaches_every_weight():
+    torch.manual_seed(0)
+    network = build("srformer", bands=6).eval()  # no dropped path
+    network(torch.rand(1, 6, 16, 16)).sr.square().mean().backward()
+    assert silent_weights(network) == []
