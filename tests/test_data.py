@@ -165,7 +165,8 @@ def test_single_image_networks_have_nothing_to_warm_up():
     single = [name for name, entry in MODELS.items() if not entry.unmixes]
     assert sorted(SINGLE_IMAGE) == sorted(single)
     for name in single:
-        assert training_config("demo", name, "warm").warmup_steps == 0
+        config = training_config("demo", name, "warm")
+        assert config.warmup_steps == 0
         assert config.steps == training_config("demo", "asnlsr", "warm").steps
 
 
