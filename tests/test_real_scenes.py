@@ -32,8 +32,8 @@ def workspace(shared, tmp_path_factory):
     run("split", "tiles", "--by", "scene", "--out", "split.json", cwd=folder)
     files = ["--tiles", "tiles", "--split", "split.json"]
     for model in MODELS:
-        run("train", model, *files, "--out", model, "--preset", "smoke", cwd=folder)
-    run("evaluate", *MODELS, *files, "--out", "metrics.csv", cwd=folder)
+        run("train", model, *files, "--out", f"runs/{model}", "--preset", "smoke", cwd=folder)
+    run("evaluate", *(f"runs/{model}" for model in MODELS), *files, "--out", "metrics.csv", cwd=folder)
     return folder
 
 
