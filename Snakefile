@@ -71,6 +71,11 @@ READS = {
         str(SPACE.metrics("blind")),
     ],
     "05": [*BLIND, run_file("snlsr-unmix"), run_file("asnlsr")],
+    "06": [
+        *BLIND,
+        *map(run_file, ["bicubic", "rcam", "esrt", "srformer"]),
+        str(SPACE.metrics("blind")),
+    ],
 }
 
 

@@ -1,12 +1,14 @@
 """Figures in one style: a colour per meaning, axes with units, images stretched alike."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from matplotlib.rcsetup import cycler
 from numpy.typing import NDArray
 
@@ -19,6 +21,19 @@ BLUE, RED, ORANGE, TEAL, CYAN, MAGENTA, GREY = (
 DOMAIN_COLOUR = {"swir1": BLUE, "swir2": RED}
 WIDTH = 5.8  # inches: letters stay readable when a phone shows the figure at half its size
 RADIANCE_LABEL = "radiance (W m$^{-2}$ sr$^{-1}$ nm$^{-1}$)"
+
+# Faces of the boxes of `diagram`; `sum` is drawn as a circle, `note` as bare text.
+BOX_COLOUR = {
+    "cube": "white",
+    "convolution": "#CCEEFF",
+    "attention": "#FFDDBB",
+    "enlargement": "#BBE5DF",
+    "fixed": "#E6E6E6",
+    "sum": "white",
+    "note": "none",
+}
+ARROW = {"arrowstyle": "-|>", "mutation_scale": 7, "lw": 0.8, "shrinkA": 0, "shrinkB": 0, "fc": "k"}
+Box = tuple[float, float, str, str]  # x and y of the centre (inches, y downwards), kind, text
 
 # Wavelengths (nm) shown as red, green and blue. The eye sees none of them: a stand-in for RGB.
 FALSE_COLOUR_NM = {"swir1": (1650.0, 1250.0, 1050.0), "swir2": (2300.0, 2100.0, 1750.0)}
@@ -131,3 +146,62 @@ def domain_contours(ax: Axes, source: NDArray[np.floating], target: NDArray[np.f
         seaborn.kdeplot(x=x, y=y, ax=ax, color=colour, fill=True, levels=6, thresh=0.1, alpha=0.4)
         ax.scatter(x, y, s=3, color=colour, lw=0, label=domain.title)
     ax.set(xlabel="t-SNE 1", ylabel="t-SNE 2", xticks=[], yticks=[])
+
+
+def _half_size(box: Box) -> tuple[float, float]:
+    """Half the width and half the height (inches) that the text of a box asks for."""
+    if box[2] == "sum":
+        return 0.09, 0.09
+    lines = box[3].split("\n")
+    return 0.035 * max(map(len, lines)) + 0.06, 0.07 * len(lines) + 0.04
+
+
+def _edge(box: Box, toward: Sequence[float]) -> tuple[float, float]:
+    """Return where the line from the centre of a box to a point leaves the box."""
+    x, y = box[:2]
+    dx, dy = toward[0] - x, toward[1] - y
+    reach = min(half / abs(d) for half, d in zip(_half_size(box), (dx, dy), strict=True) if d)
+    return x + reach * dx, y + reach * dy
+
+
+def diagram(
+    boxes: Mapping[str, Box],
+    chains: Sequence[str],
+    detours: Sequence[tuple[str, str, float]] = (),
+) -> Figure:
+    """Draw how data flow through a network.
+
+    Parameters
+    ----------
+    boxes : mapping
+        Name to (x, y, kind, text): the centre in inches, x in 0..`WIDTH` and y downwards from 0;
+        a kind of `BOX_COLOUR`. The text of a `note` begins at x.
+    chains : sequence of str
+        Names joined by blanks: an arrow from each to the next.
+    detours : sequence of (str, str, float)
+        Two names, and the y of the line on which an arrow goes around what lies between them.
+    """
+    bottoms = [box[1] + _half_size(box)[1] for box in boxes.values()]
+    height = max(bottoms + [level for *_, level in detours]) + 0.06
+    figure = plt.figure(figsize=(WIDTH, height), layout="none")
+    ax = figure.add_axes((0, 0, 1, 1), xlim=(0, WIDTH), ylim=(height, 0))
+    ax.set_axis_off()
+    for x, y, kind, text in boxes.values():
+        half_x, half_y = _half_size((x, y, kind, text))
+        corner = half_x if kind == "sum" else 0.04
+        style = f"round,pad=0,rounding_size={corner}"
+        frame = FancyBboxPatch((x - half_x, y - half_y), 2 * half_x, 2 * half_y, boxstyle=style)
+        frame.set(facecolor=BOX_COLOUR[kind], edgecolor="black", lw=0.8, visible=kind != "note")
+        ax.add_patch(frame)
+        side = "left" if kind == "note" else "center"
+        ax.text(x, y, text, ha=side, va="center", fontsize=8, linespacing=1.05)
+    lines = [(a, b, None) for chain in chains for a, b in pairwise(chain.split())]
+    for start, end, level in (*lines, *detours):
+        ends = [boxes[name][:2] for name in (start, end)]
+        around = [] if level is None else [(x, level) for x, _ in ends]
+        inner = [point for point in around if point not in ends]
+        first = _edge(boxes[start], (*inner, ends[1])[0])
+        last = _edge(boxes[end], (ends[0], *inner)[-1])
+        ax.plot(*zip(first, *inner, strict=True), color="black", lw=0.8)
+        ax.annotate("", last, (first, *inner)[-1], arrowprops=ARROW)
+    return figure

@@ -5,7 +5,15 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from asnlsr.figures import DOMAIN_COLOUR, false_colour, mark_domains, panel
+from asnlsr.figures import (
+    BOX_COLOUR,
+    DOMAIN_COLOUR,
+    WIDTH,
+    diagram,
+    false_colour,
+    mark_domains,
+    panel,
+)
 
 mpl.use("Agg")
 WAVELENGTH_NM = np.array([1050.0, 1250.0, 1650.0, 1690.0])
@@ -58,3 +66,48 @@ def test_domains_are_marked_where_they_are():
         assert (span.get_x(), span.get_x() + span.get_width()) == ends
     assert ax.get_xlabel() == "wavelength (nm)"
     plt.close(figure)
+
+
+@pytest.fixture
+def drawing():
+    """Three boxes in a row and an arrow from the first to the last, below the one between."""
+    boxes = {
+        "in": (0.5, 0.3, "cube", "LR"),
+        "between": (1.5, 0.3, "convolution", "conv 3"),
+        "out": (2.5, 0.3, "sum", "+"),
+    }
+    figure = diagram(boxes, ["in between out"], [("in", "out", 0.9)])
+    yield figure
+    plt.close(figure)
+
+
+def test_arrows_of_a_diagram_run_from_edge_to_edge(drawing):
+    (ax,) = drawing.axes
+    first, between, last = (patch.get_path().get_extents() for patch in ax.patches)
+    tips = [arrow.xy for arrow in ax.texts if arrow.get_text() == ""]
+    assert tips[0] == pytest.approx((between.x0, 0.3))
+    assert tips[1] == pytest.approx((last.x0, 0.3))
+    assert tips[2] == pytest.approx((2.5, last.y1))  # from below: y runs downwards
+    starts = [line.get_xydata()[0] for line in ax.lines]
+    assert starts[0] == pytest.approx((first.x1, 0.3))
+    assert starts[2] == pytest.approx((0.5, first.y1))
+
+
+def test_detour_of_a_diagram_keeps_its_line_and_stays_inside(drawing):
+    (ax,) = drawing.axes
+    assert ax.lines[2].get_xydata()[1:].tolist() == [[0.5, 0.9], [2.5, 0.9]]
+    assert ax.get_xlim() == (0, WIDTH)
+    assert ax.get_ylim()[0] > 0.9
+    assert drawing.get_size_inches().tolist() == pytest.approx([WIDTH, ax.get_ylim()[0]])
+
+
+def test_boxes_of_a_diagram_say_what_they_are(drawing):
+    (ax,) = drawing.axes
+    assert [text.get_text() for text in ax.texts][:3] == ["LR", "conv 3", "+"]
+    faces = [mpl.colors.to_hex(patch.get_facecolor()) for patch in ax.patches]
+    assert faces[1] == BOX_COLOUR["convolution"].lower()
+    # The text fits into its box.
+    drawing.canvas.draw()
+    for patch, text in zip(ax.patches, ax.texts, strict=False):
+        box, words = patch.get_window_extent(), text.get_window_extent()
+        assert box.x0 < words.x0 < words.x1 < box.x1

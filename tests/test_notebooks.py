@@ -378,3 +378,99 @@ def test_chapter_5_reading(executed):
     assert value["verdict"].startswith(
         "less" if change < -0.1 else "more" if change > 0.1 else "about equally"
     )
+
+
+def test_chapter_6_parameters(executed):
+    """Sizes as published; what lies outside of a part is a few convolutions, counted by hand."""
+    value = glued(executed["06"])
+    assert value["parameters_rcam"] == 1_316_856
+    assert value["parameters_esrt"] == 775_122
+    assert value["parameters_srformer"] == 3_401_838
+    assert value["share_stage"] == 50  # both stages take 30 bands and give 30 bands
+
+    def conv(inputs, outputs, bias=1):
+        return 9 * inputs * outputs + bias * outputs
+
+    branches = 4 * conv(32, 128) + conv(32, 30) + conv(32, 30, bias=0)
+    outside = conv(30, 32) + conv(32, 32) + branches
+    assert value["share_body"] == pytest.approx(100 * (1 - outside / 775_122))
+    outside = conv(30, 96) + 4 * 96 + conv(96, 96) + conv(96, 64)
+    outside += 2 * conv(64, 256) + conv(64, 30)
+    assert value["share_groups"] == pytest.approx(100 * (1 - outside / 3_401_838))
+
+
+def test_chapter_6_work(executed):
+    """Multiply-adds for an LR tile of 32 x 32, from the description of the networks."""
+    value = glued(executed["06"])
+    assert value["operations_per_product"] == 2
+    units = sum(64 * n * 64 + 7 * 64 * 64 for n in (1, 2, 3, 4))
+    per_pixel = 30 * 64 + units + 3 * 9 * 256 * 64 + 256 * 30 + 16 * 30 * 30
+    gates = 16 * 2 * 64 * 16  # of a stage, whatever the size of the image
+    rcam = (1 + 4) * 32**2 * per_pixel + 2 * gates
+    assert value["work_rcam"] == pytest.approx(1e-9 * rcam, rel=1e-9)
+    block = (96 + 48 + 96) * 96 + 2 * 9 * 96 + 2 * 96 * 384 + 25 * 384
+    per_token = 24 * block + 9 * 96 * (30 + 4 * 96 + 96 + 64)
+    per_token += 9 * 64 * 256 * (1 + 4) + 9 * 64 * 30 * 16
+    assert value["work_srformer"] == pytest.approx(1e-9 * 36**2 * per_token, rel=1e-9)
+    # 1024 tokens ask the 256 of their chunk: 8 heads of 18, once for weights, once for values.
+    assert value["missed_esrt"] == pytest.approx(1e-6 * 1024 * 256 * 8 * 18 * 2)
+    assert value["missed_rcam"] == value["missed_srformer"] == 0
+    share = 1e-3 * value["missed_esrt"] / value["work_esrt"]
+    assert value["missed_share"] == pytest.approx(100 * share)
+
+
+def test_chapter_6_growth(executed):
+    """Twice the side is four times the pixels, and sixteen times the pairs in ESRT's chunks."""
+    value = glued(executed["06"])
+    assert value["growth_srformer"] == 4  # 24 and 48 are whole windows
+    assert value["growth_rcam"] == pytest.approx(4, rel=1e-4)
+    pairs = 1e-3 * value["missed_esrt"] * (24 / 32) ** 4
+    rest = (value["work_esrt"] - 1e-3 * value["missed_esrt"]) * (24 / 32) ** 2
+    expected = (16 * pairs + 4 * rest) / (pairs + rest)
+    assert value["growth_esrt"] == pytest.approx(expected, rel=1e-3)
+    assert value["padding_share"] == pytest.approx(100 * (1 - (32 / 36) ** 2))
+
+
+def test_chapter_6_time(executed):
+    value = glued(executed["06"])
+    table = [row for row in rows(SMOKE.metrics("blind")) if row["metric"] == "ms_per_tile"]
+    ms = {
+        model: min(float(row["value"]) for row in table if row["model"] == model)
+        for model in ("rcam", "esrt", "srformer")
+    }
+    for model, fastest in ms.items():
+        assert value[f"time_ratio_{model}"] == pytest.approx(fastest / ms["esrt"])
+    assert value["work_ratio_rcam"] == pytest.approx(value["work_rcam"] / value["work_esrt"])
+
+
+def test_chapter_6_domain_drop(executed):
+    """The long table says it too; the untrained yardstick is chapter 3's, by another formula."""
+    value = glued(executed["06"])
+    for model in ("rcam", "esrt", "srformer"):
+        gain = {d: mean_psnr(model, d) - mean_psnr("bicubic", d) for d in ("swir1", "swir2")}
+        for domain in gain:
+            assert value[f"gain_{domain}_{model}"] == pytest.approx(gain[domain], abs=1e-6)
+        assert value[f"drop_{model}"] == pytest.approx(gain["swir1"] - gain["swir2"], abs=1e-6)
+        wanted = {"model": model, "domain": "swir2", "metric": "psnr"}
+        table = [row for row in rows(SMOKE.metrics("blind")) if wanted.items() <= row.items()]
+        assert min(abs(value[f"tile_psnr_{model}"] - float(row["value"])) for row in table) < 1e-3
+    chapter_3 = glued(executed["03"])
+    for domain in ("swir1", "swir2"):
+        handicap = chapter_3[f"handicap_{domain}"]
+        assert value[f"gain_{domain}_centred"] == pytest.approx(handicap, abs=1e-3)
+
+
+def test_chapter_6_reading(executed):
+    """The words follow from the numbers beside them."""
+    value = glued(executed["06"])
+    labels = {"rcam": "RCAM", "esrt": "ESRT", "srformer": "SRFormer"}
+    for domain in ("swir1", "swir2"):
+        gain = {label: value[f"gain_{domain}_{model}"] for model, label in labels.items()}
+        assert gain[value[f"best_{domain}"]] == max(gain.values())
+        below = ", ".join(label for label in gain if gain[label] < 0)
+        assert value[f"below_{domain}"] == (below or "none")
+    drop = {label: value[f"drop_{model}"] for model, label in labels.items()}
+    more = [label for label in drop if drop[label] > value["drop_centred"]]
+    assert value["drops_more"] == (", ".join(more) or "none")
+    assert value["test_scenes"] == 1  # so that its drop is that of all tiles
+    assert value["smaller_somewhere"] == 3 - len(more)
