@@ -11,7 +11,7 @@ PROTOCOLS = {
     "as-released": ("tile", "zero"),
 }
 RECIPES = ("warm", "published")
-# Networks without an encoder: recipe `warm` has neither unmixing nor light to offer them.
+# Networks without an encoder, which have no unmixing to warm up.
 SINGLE_IMAGE = ("bicubic", "rcam", "esrt", "srformer")
 
 
