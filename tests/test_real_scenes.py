@@ -33,7 +33,14 @@ def workspace(shared, tmp_path_factory):
     files = ["--tiles", "tiles", "--split", "split.json"]
     for model in MODELS:
         run("train", model, *files, "--out", f"runs/{model}", "--preset", "smoke", cwd=folder)
-    run("evaluate", *(f"runs/{model}" for model in MODELS), *files, "--out", "metrics.csv", cwd=folder)
+    run(
+        "evaluate",
+        *(f"runs/{model}" for model in MODELS),
+        *files,
+        "--out",
+        "metrics.csv",
+        cwd=folder,
+    )
     return folder
 
 
