@@ -113,7 +113,7 @@ def training_config(
         kind = type(values[key])
         if type(value) is not kind and (kind, type(value)) != (float, int):
             raise ValueError(f"setting {key} needs a value of type {kind.__name__}, not {value!r}")
-        values[key] = kind(value)  # type: ignore[arg-type]
+        values[key] = kind(value)
     if values["precision"] not in PRECISIONS:
         raise ValueError(f"precision {values['precision']!r}: choose {' or '.join(PRECISIONS)}")
     return TrainingConfig(**values)

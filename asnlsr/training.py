@@ -121,7 +121,7 @@ class SuperResolutionTraining(pl.LightningModule):
     def _mean(self, value: float) -> float:
         """Mean over all processes."""
         mine = torch.tensor(value, device=self.device)
-        return float(self.trainer.strategy.reduce(mine, reduce_op="mean"))  # type: ignore[arg-type]
+        return float(self.trainer.strategy.reduce(mine, reduce_op="mean"))
 
     def on_train_epoch_end(self) -> None:
         """Close a row of the history and keep the best weights on validation."""
