@@ -3,10 +3,10 @@ PRESET ?= demo
 PROTOCOL ?= blind
 PYTHON ?= python3
 SMK := .venv/bin/python -m snakemake
-CHECKED := asnlsr tests workflow book
+CHECKED := asnlsr benchmarks tests workflow book
 SITE = build/$(PRESET)/_build/html/index.html
 
-.PHONY: all book real lab test unlock clean help
+.PHONY: all book real lab test bench unlock clean help
 .DEFAULT_GOAL := all
 
 all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapters, site
@@ -32,6 +32,9 @@ test: .venv/stamp ## style, types and the whole test suite, the chapters at pres
 	.venv/bin/mypy
 	.venv/bin/nbstripout --verify book/*.ipynb
 	.venv/bin/python -m pytest -q
+
+bench: .venv/stamp ## time and memory of all networks, in ratios to plain formulations
+	.venv/bin/python -m pytest -q benchmarks --benchmark-min-rounds=9 --benchmark-columns=min,median
 
 unlock: .venv/stamp ## after a power cut: lets the workflow start again
 	$(SMK) --unlock

@@ -127,6 +127,7 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Setting to override, repeatable.", metavar="KEY=VALUE"),
     ] = None,
+    devices: Annotated[int, typer.Option(help="Processes that share every batch (ddp).")] = 1,
 ) -> None:
     """Train a model into a run folder."""
     overrides = dict(_setting(text) for text in settings or ())
@@ -135,6 +136,7 @@ def train(
     train(
         model, tiles, split, out,
         preset=preset, protocol=protocol, recipe=recipe, seed=seed, overrides=overrides,
+        devices=devices,
     )  # fmt: skip
 
 

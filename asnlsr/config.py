@@ -11,6 +11,7 @@ PROTOCOLS = {
     "as-released": ("tile", "zero"),
 }
 RECIPES = ("warm", "published")
+PRECISIONS = ("32-true", "bf16-mixed")
 # Networks without an encoder, which have no unmixing to warm up.
 SINGLE_IMAGE = ("bicubic", "rcam", "esrt", "srformer")
 
@@ -62,6 +63,7 @@ class TrainingConfig:
     restarts: int = 4  # cosine cycles: T0 = epochs / 4
     reversal: float = 0.01  # lambda of the gradient reversal
     skip: bool = True  # add the bicubic enlargement to the output
+    precision: str = "32-true"  # bf16-mixed: products and convolutions in bfloat16 (autocast)
     # What follows is ours, and off in recipe `published`.
     lr_unmixing: float = 1.0  # factor on lr, after the warm-up, for encoder and endmembers
     turns: bool = False  # source tiles turned and mirrored, degraded again with the known PSF
@@ -109,9 +111,11 @@ def training_config(
         if key not in values:
             raise ValueError(f"no setting {key!r}: choose one of {', '.join(values)}")
         kind = type(values[key])
-        if not isinstance(value, (int, float)) or (kind is not float and type(value) is not kind):
+        if type(value) is not kind and (kind, type(value)) != (float, int):
             raise ValueError(f"setting {key} needs a value of type {kind.__name__}, not {value!r}")
         values[key] = kind(value)
+    if values["precision"] not in PRECISIONS:
+        raise ValueError(f"precision {values['precision']!r}: choose {' or '.join(PRECISIONS)}")
     return TrainingConfig(**values)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -150,6 +151,14 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         return batch
 
 
+def part_of(batch: dict[str, Tensor], rank: int, ranks: int) -> dict[str, Tensor]:
+    """Return every `ranks`-th tile of a batch, the part of one of so many processes.
+
+    `hr` and `lr_x2` hold the first tiles of `lr`, and still do afterwards.
+    """
+    return {key: value[rank::ranks] for key, value in batch.items()}
+
+
 def turned(image: Tensor, k: int) -> Tensor:
     """Turn (..., h, w) by k mod 4 right angles; for k of 4 to 7, mirror it as well."""
     image = torch.rot90(image, k % 4, (-2, -1))
@@ -237,4 +246,12 @@ class TileDataModule(LightningDataModule):
         """Batches up to the next row of the history, from where the run stands."""
         start = self.trainer.global_step if self.trainer else 0
         stop = min(start + self.config.log_every, len(self.batches))
-        return DataLoader(self.batches, batch_size=None, sampler=range(start, stop))
+        rank, ranks = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
+        return DataLoader(
+            self.batches,
+            batch_size=None,
+            sampler=range(start, stop),
+            collate_fn=partial(part_of, rank=rank, ranks=ranks),
+        )

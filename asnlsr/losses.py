@@ -42,6 +42,7 @@ def fidelity(estimate: Tensor, truth: Tensor) -> Tensor:
     """Mean absolute error + 0.1 mean spectral angle (radians); 0 for an empty batch."""
     if len(truth) == 0:
         return estimate.new_zeros(())  # pixel shuffle has no gradient of an empty batch
+    estimate = estimate.to(truth.dtype)  # bfloat16 would round angles to hundredths
     angle = spectral_angle(estimate, truth).mean()
     return F.l1_loss(estimate, truth) + SAM_WEIGHT * angle
 

@@ -79,11 +79,13 @@ class SuperResolutionTraining(pl.LightningModule):
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Seed dropout by the step; make the starts of recipe `warm`."""
         # So a resumed run draws what the unbroken one drew.
-        torch.manual_seed(1_000_003 * self.seed + self.global_step)
-        if not self.config.warmup_steps or self.global_step not in (0, self.config.warmup_steps):
-            return
-        start = start_unmixing if self.warming_up else start_super_resolution
-        start(self.network, self.trainer.datamodule.low_resolution().to(self.device))  # type: ignore[attr-defined]
+        seed = 1_000_003 * self.seed + self.global_step
+        torch.manual_seed(seed)
+        if self.config.warmup_steps and self.global_step in (0, self.config.warmup_steps):
+            start = start_unmixing if self.warming_up else start_super_resolution
+            start(self.network, self.trainer.datamodule.low_resolution().to(self.device))  # type: ignore[attr-defined]
+        if self.global_rank:  # the starts are those of all processes, dropout its own
+            torch.manual_seed(seed + (self.global_rank << 32))
 
     def on_train_epoch_start(self) -> None:
         """Start the clock."""
@@ -94,6 +96,9 @@ class SuperResolutionTraining(pl.LightningModule):
         n_sr = 0 if self.warming_up else len(batch["hr"])
         output = self.network(batch["lr"], *[n_sr] * self.spec.unmixes)
         losses = training_losses(output, batch, super_resolve=not self.warming_up)
+        share = self._share(n_sr)
+        for key in losses.keys() & {"loss_sr", "loss_half"}:
+            losses[key] = share * losses[key]
         log = dict(losses)
         if output.abundances is not None:
             log["abundance_std"] = output.abundances.std((2, 3)).mean()
@@ -105,6 +110,19 @@ class SuperResolutionTraining(pl.LightningModule):
             self._sums.setdefault(key, []).append(float(value.detach()))
         return torch.stack(list(losses.values())).sum()
 
+    def _share(self, tiles: int) -> float:
+        """Return `tiles` over its mean over all processes: 1 in one alone.
+
+        A batch of recipe `published` may leave more source tiles to one process than to another.
+        """
+        mean = self._mean(float(tiles))
+        return tiles / mean if mean else 1.0
+
+    def _mean(self, value: float) -> float:
+        """Mean over all processes."""
+        mine = torch.tensor(value, device=self.device)
+        return float(self.trainer.strategy.reduce(mine, reduce_op="mean"))
+
     def on_train_epoch_end(self) -> None:
         """Close a row of the history and keep the best weights on validation."""
         self.seconds += time.perf_counter() - self._since
@@ -112,7 +130,7 @@ class SuperResolutionTraining(pl.LightningModule):
             "step": self.global_step,
             "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
         }
-        row |= {key: sum(values) / len(values) for key, values in self._sums.items()}
+        row |= {key: self._mean(sum(values) / len(values)) for key, values in self._sums.items()}
         self._sums = {}
         if "loss_sr" in row:
             row |= self._validate()
@@ -148,7 +166,12 @@ class _Progress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         steps = len(trainer.datamodule.batches)  # type: ignore[attr-defined]
-        self.bar = tqdm(total=steps, initial=trainer.global_step, unit="step")
+        self.bar = tqdm(
+            total=steps,
+            initial=trainer.global_step,
+            unit="step",
+            disable=not trainer.is_global_zero,
+        )
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
         self.bar.update()
@@ -169,6 +192,7 @@ def train(
     seed: int = 0,
     overrides: dict[str, Any] | None = None,
     progress: bool = True,
+    devices: int = 1,
 ) -> Path:
     """Train a network of the registry, or finish a run that was cut short.
 
@@ -185,6 +209,13 @@ def train(
         Of weights, batches and dropout; same seed and device, same weights.
     overrides : dict, optional
         Fields of `TrainingConfig`.
+    devices : int
+        Processes of this machine that share every batch (strategy `ddp`), one on each device;
+        Lightning starts the others as copies of this program, so not from a notebook. Gradients
+        are those of the whole batch, and so are the weights, within rounding, of a network
+        without randomness. Not of all: dropped paths and dropout are drawn by every process for
+        its own tiles, and batch normalisation, only in the discriminators, sees the whole batch
+        on GPUs (SyncBatchNorm) but on CPUs, where that does not exist, the tiles of its process.
 
     Returns
     -------
@@ -194,13 +225,16 @@ def train(
     Raises
     ------
     ValueError
-        On an unknown name, or a split or crop that does not fit the tiles.
+        On an unknown name, a split or crop that does not fit the tiles, or a batch that does not
+        divide among the devices.
     """
     model_spec = spec(model)
     if protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
     trains = model != "bicubic"
     config = training_config(preset, model, recipe, overrides)
+    if devices < 1 or config.batch % devices:
+        raise ValueError(f"devices={devices} must divide the batch of {config.batch} tiles")
     run = Run(Path(out), model, config, preset, protocol, recipe, seed, Path(tiles), Path(split))
     if run.finished():
         return run.folder
@@ -214,7 +248,9 @@ def train(
     network = build(model, bands=bands, scale=scale, **settings)
     module = SuperResolutionTraining(network, model_spec, config, seed)
     if trains:
-        _fit(module, datamodule, run, progress)
+        _fit(module, datamodule, run, progress, devices)
+    if module.global_rank:
+        return run.folder  # the first process writes
     if any(row.get("abundance_std", 1.0) < COLLAPSED for row in module.history[-1:]):
         warnings.warn(f"{out}: the abundances collapsed to a constant", stacklevel=2)
     if protocol == "as-released" and module.best:
@@ -224,7 +260,11 @@ def train(
 
 
 def _fit(
-    module: SuperResolutionTraining, datamodule: TileDataModule, run: Run, progress: bool
+    module: SuperResolutionTraining,
+    datamodule: TileDataModule,
+    run: Run,
+    progress: bool,
+    devices: int,
 ) -> None:
     run.begin()
     # the name without a version counter makes every writing replace the one before
@@ -233,6 +273,12 @@ def _fit(
         warnings.filterwarnings("ignore", module="pytorch_lightning")  # advice on loader workers
         trainer = pl.Trainer(
             accelerator="auto",
+            devices=devices,
+            # the warm-up leaves the weights of the super-resolution without a gradient
+            strategy="auto" if devices == 1 else "ddp_find_unused_parameters_true",
+            use_distributed_sampler=False,  # every process takes its part of every batch
+            sync_batchnorm=torch.cuda.is_available(),
+            precision=module.config.precision,  # type: ignore[arg-type]
             max_epochs=math.ceil(len(datamodule.batches) / module.config.log_every),
             reload_dataloaders_every_n_epochs=1,
             callbacks=[keep, *([_Progress()] if progress else [])],

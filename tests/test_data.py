@@ -172,7 +172,12 @@ def test_single_image_networks_have_nothing_to_warm_up():
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
-    [({"stepz": 1}, "no setting 'stepz'"), ({"steps": 1.5}, "steps needs a value of type int")],
+    [
+        ({"stepz": 1}, "no setting 'stepz'"),
+        ({"steps": 1.5}, "steps needs a value of type int"),
+        ({"precision": 16}, "precision needs a value of type str"),
+        ({"precision": "16-true"}, "precision '16-true': choose 32-true or bf16-mixed"),
+    ],
 )
 def test_wrong_settings_are_named(overrides, message):
     with pytest.raises(ValueError, match=message):

@@ -107,7 +107,7 @@ def distributions(*folders: str) -> set[str]:
     """Return the third-party packages that the code of some folders imports."""
     owners = metadata.packages_distributions()
     names = {name for folder in folders for name in imported(folder)}
-    names -= set(sys.stdlib_module_names) | {"asnlsr", "tests"}
+    names -= set(sys.stdlib_module_names) | {"asnlsr", "benchmarks", "tests"}
     return {canonicalize_name(owners.get(name, [name])[0]) for name in names}
 
 
@@ -126,7 +126,7 @@ def test_every_dependency_earns_its_place():
 def test_chapters_and_tests_need_only_the_extras():
     declared = {canonicalize_name(requirement.name) for requirement in DIRECT}
     # packaging is part of what pytest itself stands on.
-    assert distributions("book", "tests", "workflow") <= declared | {"packaging"}
+    assert distributions("benchmarks", "book", "tests", "workflow") <= declared | {"packaging"}
 
 
 def test_one_version():

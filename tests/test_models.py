@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from asnlsr.losses import domain_labels, training_losses
 from asnlsr.models import MODELS, build
 from asnlsr.models.adversarial import reverse_gradient
-from tests.test_sanl import PlainSANL
+from benchmarks.reference.sanl import plain_attention, with_attention
 
 
 def count(module):
@@ -143,16 +143,13 @@ def test_lambda_of_the_network_reaches_the_encoder():
     assert torch.allclose(encoder_gradient(0.01), 0.01 * one, rtol=1e-4, atol=1e-12)
 
 
-def test_network_equals_the_one_with_plain_attention(monkeypatch):
+def test_network_equals_the_one_with_plain_attention():
     torch.manual_seed(0)
     network = build("snlsr", bands=6).eval()
     x = torch.rand(1, 6, 16, 20)
     with torch.no_grad():
         ours = network(x).sr
-        for stage in network.sr.stages:
-            for block in stage.blocks:
-                monkeypatch.setattr(block.sanl, "attend", PlainSANL.attend.__get__(block.sanl))
-        reference = network(x).sr
+        reference = with_attention(network, plain_attention)(x).sr
     assert (ours - reference).abs().max() / reference.abs().max() < 1e-6
 
 

@@ -7,17 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from asnlsr.models.sanl import SANL, abundance_attention
-
-
-def plain_attention(q, k, v):
-    """Reference: one C x C softmax matrix per token (Hu et al. 2024)."""
-    weights = torch.softmax(q[:, :, None] * k[:, None, :], dim=-1)  # (P, C, C)
-    return (weights @ v[:, :, None])[..., 0]
-
-
-class PlainSANL(SANL):
-    def attend(self, q, k, v):
-        return plain_attention(q, k, v)
+from benchmarks.reference.sanl import plain_attention, with_attention
 
 
 def unit_tokens(tokens, channels, seed):
@@ -70,7 +60,7 @@ def test_attention_averages_values():
 def test_series_is_faster():
     """At (4, 64, 64, 64), forward and backward, at least 3.5 times (the bar of the project)."""
     torch.manual_seed(0)
-    ours, plain = SANL(), PlainSANL()
+    ours, plain = SANL(), with_attention(SANL(), plain_attention)
     x = torch.rand(4, 64, 64, 64)
 
     def best(module):

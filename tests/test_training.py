@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from safetensors.torch import load_file
 
-from asnlsr.config import training_config
+from asnlsr.config import PRECISIONS, training_config
 from asnlsr.evaluate import KEYS, evaluate
 from asnlsr.models import build
 from asnlsr.tables import render, results_table
@@ -284,3 +284,54 @@ def test_schedule_restarts_only_in_the_published_recipe():
     assert training_config("paper", "asnlsr", "published").restarts == 4
     assert training_config("paper", "asnlsr", "published").warmup_steps == 0
     assert training_config("demo", "asnlsr", "warm").warmup_steps > 0
+
+
+@pytest.mark.parametrize("model", ["rcam", "esrt", "srformer", "asnlsr"])
+def test_bfloat16_trains_and_differs_little(run, model):
+    """Products rounded to 8 bits: not the same curve, but close to it."""
+    overrides = SHORT | ({} if model == "asnlsr" else {"warmup_steps": 0})
+    folders = [run(model, overrides=overrides | {"precision": p}) for p in PRECISIONS]
+    single, half = (pd.read_csv(folder / "history.csv").iloc[-1] for folder in folders)
+    assert 0 < abs(half["loss_sr"] / single["loss_sr"] - 1) < 0.05
+    assert abs(half["val_psnr"] - single["val_psnr"]) < 0.5
+    assert {value.dtype for value in weights(folders[1]).values()} <= {torch.float32, torch.int64}
+
+
+def train_in_processes(devices, model, tiles, split, out, recipe, overrides):
+    """Train from the command line, because Lightning starts it again for every process."""
+    settings = [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
+    command = [sys.executable, "-W", "ignore", "-m", "asnlsr.cli", "train", model]
+    paths = ["--tiles", tiles, "--split", split, "--out", out, "--preset", "smoke"]
+    options = ["--recipe", recipe, "--devices", devices, *settings]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, *map(str, [*paths, *options])],
+        env=environment, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return weights(out), pd.read_csv(out / "history.csv"), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "recipe"), [("snlsr-unmix", "warm"), ("snlsr-unmix", "published"), ("esrt", "warm")]
+)
+def test_two_processes_train_as_one(tiny_tiles, tiny_split, tmp_path, model, recipe):
+    """Same weights and curves, with a warm-up, and with source tiles in one process alone."""
+    warmup = 2 if (model, recipe) == ("snlsr-unmix", "warm") else 0
+    overrides = {"steps": 4, "warmup_steps": warmup, "log_every": 2, "batch": 2}
+    (one, curve, _), (two, shared_curve, shown) = (
+        train_in_processes(n, model, tiny_tiles, tiny_split, tmp_path / str(n), recipe, overrides)
+        for n in (1, 2)
+    )
+    assert "2 processes" in shown
+    pd.testing.assert_frame_equal(curve, shared_curve, rtol=1e-4)
+    for name, value in one.items():
+        # Adam turns gradients that are zero but for rounding into steps of up to 1e-3
+        close = (two[name] - value).abs() < 1e-5
+        assert close.float().mean() > 0.99, name
+
+
+def test_batch_that_does_not_divide_is_refused(run):
+    with pytest.raises(ValueError, match="devices=3 must divide the batch of 2"):
+        run("esrt", devices=3)

@@ -106,7 +106,8 @@ def abundance_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     ----------
     Hu et al. 2024, IEEE TIP 33, section III-C (the attention); the series is ours.
     """
-    return _Attention.apply(q.contiguous(), k.contiguous(), v.contiguous())  # type: ignore[no-any-return, no-untyped-call]
+    wide = torch.promote_types(v.dtype, torch.float32)  # moments do not bear bfloat16
+    return _Attention.apply(*(t.to(wide).contiguous() for t in (q, k, v)))  # type: ignore[no-any-return, no-untyped-call]
 
 
 class SANL(nn.Module):
@@ -125,7 +126,7 @@ class SANL(nn.Module):
         self.out = nn.Linear(channels, channels)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attention over channels; a method so that the tests can put the plain form here."""
+        """Attention over channels; a method so that another form can be put here."""
         return abundance_attention(q, k, v)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -118,7 +118,9 @@ class _Depthwise(torch.autograd.Function):
         grad_x = F.conv2d(image, flipped, padding=k // 2, groups=C).permute(0, 2, 3, 1)
         padded = F.pad(x, (0, 0, *[k // 2] * 4))
         column, row = padded.stride(2), padded.stride(1)
-        products = weight.new_zeros(k, k, x.shape[2], C)  # summed over images and rows
+        # summed over images and rows, in single precision even where the rest is bfloat16
+        wide = torch.promote_types(x.dtype, torch.float32)
+        products = torch.zeros(k, k, x.shape[2], C, dtype=wide, device=x.device)
         for image, grad_image in zip(padded, grad, strict=True):
             for n, grad_row in enumerate(grad_image):
                 taps = image[n:].as_strided(products.shape, (row, column, column, 1))
@@ -139,7 +141,8 @@ class ConvFFN(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Transform an image of tokens (B, h, w, C)."""
         z = F.gelu(self.expand(x))
-        local = _Depthwise.apply(z, self.depth.weight, self.depth.bias)  # type: ignore[no-untyped-call]
+        weight, bias = self.depth.weight.to(z.dtype), self.depth.bias.to(z.dtype)  # type: ignore[union-attr]
+        local = _Depthwise.apply(z, weight, bias)  # type: ignore[no-untyped-call]
         return self.reduce(z + F.gelu(local))  # type: ignore[no-any-return]
 
 

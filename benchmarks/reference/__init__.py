@@ -1,0 +1,1 @@
+"""Plain formulations, as the papers write them: what the fast ones must equal and beat."""
