@@ -357,7 +357,12 @@ def test_next_call_goes_on(asnlsr, share, url, out):
 @pytest.mark.parametrize(("sign", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130)])
 def test_stopped_process(share, url, out, sign, code):
     share.cuts, share.held = [1_000_000], threading.Event()
-    command = [sys.executable, "-m", "asnlsr.cli", "fetch", "--out", out, "--url", url]
+    # Started in the background of a script, a process would inherit that it ignores interrupts.
+    program = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "from asnlsr.cli import main; main()"
+    )
+    command = [sys.executable, "-c", program, "fetch", "--out", out, "--url", url]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     patience = time.monotonic() + 200
     while sum(part.stat().st_size for part in out.rglob("scene.img.*.part")) < 900_000:
