@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
+import sys
 import time
 import warnings
 from functools import partial
@@ -67,7 +69,7 @@ class SuperResolutionTraining(pl.LightningModule):
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad:
                 groups[name.startswith(("encoder", "decoder"))].append(parameter)
-        optimizer = torch.optim.Adam([{"params": group} for group in groups], lr=c.lr)
+        optimizer = torch.optim.Adam([{"params": group} for group in groups], lr=c.lr, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, [factor, partial(factor, later=c.lr_unmixing)]
         )
@@ -259,6 +261,20 @@ def train(
     return run.folder
 
 
+def keep_freed_memory() -> None:
+    """Let this process keep the memory that it frees, up to 2 GB.
+
+    Every step asks for the same again, and the C library of Linux hands it back in between and
+    fetches it in cleared pages: a quarter of a training step of RCAM.
+    """
+    if sys.platform == "linux":
+        trim_threshold, mmap_threshold = -1, -3  # malloc.h; 32 MB is the most for the second
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):  # not in musl
+            libc.mallopt(trim_threshold, 2**31 - 1)
+            libc.mallopt(mmap_threshold, 32 << 20)
+
+
 def _fit(
     module: SuperResolutionTraining,
     datamodule: TileDataModule,
@@ -267,6 +283,7 @@ def _fit(
     devices: int,
 ) -> None:
     run.begin()
+    keep_freed_memory()
     # the name without a version counter makes every writing replace the one before
     keep = ModelCheckpoint(run.folder, filename="last", enable_version_counter=False)
     with warnings.catch_warnings():
