@@ -48,6 +48,11 @@ def run_file(model, protocol="blind", recipe="warm"):
     return f"{SPACE.run(model, protocol, recipe, SEED)}/run.json"
 
 
+def metrics_file(model, protocol="blind", recipe="warm"):
+    """Return the file of the test metrics of a training run."""
+    return f"{SPACE.run(model, protocol, recipe, SEED)}/metrics.csv"
+
+
 def tiles_and_split(protocol, variant=""):
     """Return the tiles and the split that a protocol works on; `MODEL_by=tile` changes the split."""
     by, border = PROTOCOLS[protocol]
@@ -189,19 +194,32 @@ rule train:
 rule evaluate:
     input:
         sources("asnlsr.evaluate"),
-        unpack(lambda wildcards: tiles_and_split(wildcards.protocol)),
-        runs=lambda wildcards: [run_file(model, wildcards.protocol) for model in MODELS],
+        unpack(lambda wildcards: tiles_and_split(wildcards.protocol, wildcards.variant)),
+        run=f"{SPACE.root}/runs/{RUN}/run.json",
+    output:
+        f"{SPACE.root}/runs/{RUN}/metrics.csv",
+    params:
+        run=subpath(output[0], parent=True),
+    priority: FIRST  # a run of the evidence counts when it is evaluated
+    threads: 1
+    benchmark:
+        f"{SPACE.root}/benchmarks/evaluate-{RUN}.tsv"
+    message:
+        "Evaluating {wildcards.variant} ({wildcards.protocol}, {wildcards.recipe}, seed {wildcards.seed})"
+    shell:
+        "OMP_NUM_THREADS={threads} asnlsr evaluate {params.run} --tiles {input.tiles}"
+        " --split {input.split} --out {output}"
+
+
+rule metrics:
+    input:
+        lambda wildcards: [metrics_file(model, wildcards.protocol) for model in MODELS],
     output:
         f"{SPACE.root}/metrics-{{protocol}}.csv",
-    params:
-        runs=lambda wildcards, input: [Path(run).parent for run in input.runs],
-    threads: 2
-    benchmark:
-        f"{SPACE.root}/benchmarks/evaluate-{{protocol}}.tsv"
     message:
-        "Evaluating {MODELS} ({wildcards.protocol})"
+        "Gathering the metrics of {MODELS} ({wildcards.protocol})"
     shell:
-        "asnlsr evaluate {params.runs} --tiles {input.tiles} --split {input.split} --out {output}"
+        "awk 'NR == 1 || FNR > 1' {input} > {output}"
 
 
 rule table:

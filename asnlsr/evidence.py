@@ -85,41 +85,36 @@ def _plan(models: Sequence[str], seeds: int, ablation: bool) -> Iterator[Planned
                 yield Planned(model, "blind", "warm", seed, setting)
 
 
-def recorded(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the record of every run whose results are in `folder`: name of the run to record."""
-    path = folder / "runs.json"
-    runs: dict[str, dict[str, Any]] = json.loads(path.read_text())["runs"] if path.exists() else {}
-    return runs
+@dataclass(frozen=True)
+class Results:
+    """Results of runs: `metrics` and `history` have the columns `run` and `setting` too."""
+
+    metrics: pd.DataFrame  # a row per run, domain, tile and metric
+    history: pd.DataFrame  # a row per run and interval of training
+    runs: dict[str, dict[str, Any]]  # name: configuration, versions, machine, time and memory
+    missing: list[str]  # names of the runs that were wanted and are not there
+
+    def merged(self, older: Results) -> Results:
+        """Return these results and those of other runs in `older`."""
+        tables = {}
+        for name in ("metrics", "history"):
+            rows = getattr(older, name)
+            both = [getattr(self, name), rows[~rows["run"].isin(list(self.runs))]]
+            kept = [part for part in both if len(part)] or both[:1]
+            tables[name] = pd.concat(kept).sort_values("run", kind="stable")
+        missing = [name for name in self.missing if name not in older.runs]
+        runs = dict(sorted((older.runs | self.runs).items()))
+        return Results(runs=runs, missing=missing, **tables)
 
 
-def record(space: Workspace, wanted: Sequence[Planned], folder: Path, command: str) -> list[str]:
-    """Add the results of the finished runs of `space` to those recorded in `folder`.
-
-    Writes `metrics.csv.gz` (a row per run, domain, tile and metric), `history.csv.gz` (a row per
-    run and interval of training) and `runs.json`: the command, the missing runs, and of each run
-    its configuration, versions, machine, time and memory.
-
-    Parameters
-    ----------
-    space : Workspace
-        Where the workflow keeps its runs.
-    wanted : sequence of Planned
-        Those to be recorded; what of them is not finished is named as missing.
-    folder : Path
-        A run recorded there before is kept unless the workflow has computed it again.
-    command : str
-        What makes these results.
-
-    Returns
-    -------
-    list of str
-        Names of the missing runs.
-    """
-    runs = recorded(folder)
+def collect(space: Workspace, wanted: Sequence[Planned]) -> Results:
+    """Return the results of the runs of a workspace that are finished and measured."""
+    runs: dict[str, dict[str, Any]] = {}
     tables: dict[str, list[pd.DataFrame]] = {"metrics": [], "history": []}
-    done = [run for run in wanted if _finished(space, run)]
-    for run in done:
+    for run in wanted:
         made = space.root / "runs" / run.name
+        if not ((made / "run.json").exists() and (made / "metrics.csv").exists()):
+            continue
         whole = json.loads((made / "run.json").read_text())
         runs[run.name] = {key: whole.get(key) for key in _KEPT} | {
             "setting": run.setting,
@@ -129,18 +124,10 @@ def record(space: Workspace, wanted: Sequence[Planned], folder: Path, command: s
             if (made / f"{name}.csv").stat().st_size > 1:  # bicubic has no history
                 rows = pd.read_csv(made / f"{name}.csv")
                 parts.append(rows.assign(run=run.name, setting=run.setting))
-    for name, parts in tables.items():
-        _merge(folder / f"{name}.csv.gz", parts, {run.name for run in done})
+    empty = pd.DataFrame({"run": [], "setting": []}, dtype=str)
+    whole_tables = {name: pd.concat(parts) if parts else empty for name, parts in tables.items()}
     missing = [run.name for run in wanted if run.name not in runs]
-    document = {"command": command, "missing": missing, "runs": dict(sorted(runs.items()))}
-    with replacing(folder / "runs.json") as part:
-        part.write_text(json.dumps(document, indent=1) + "\n")
-    return missing
-
-
-def _finished(space: Workspace, run: Planned) -> bool:
-    made = space.root / "runs" / run.name
-    return (made / "run.json").exists() and (made / "metrics.csv").exists()
+    return Results(runs=runs, missing=missing, **whole_tables)
 
 
 def _benchmark(path: Path) -> dict[str, float]:
@@ -151,14 +138,31 @@ def _benchmark(path: Path) -> dict[str, float]:
     return {key: float(measured[key]) for key in ("s", "max_rss", "cpu_time")}
 
 
-def _merge(path: Path, parts: list[pd.DataFrame], new: set[str]) -> None:
-    """Write the rows of `parts` and those of other runs than `new` that `path` held before."""
-    if path.exists():
-        past = pd.read_csv(path)
-        parts = [*parts, past[~past["run"].isin(new)]]
-    rows = pd.concat([part for part in parts if len(part)] or [pd.DataFrame({"run": []})])
+def read_results(folder: Path) -> Results:
+    """Return what is recorded in a folder; nothing where there is none."""
+    if not (folder / "runs.json").exists():
+        return collect(Workspace(base=folder), [])
+    tables = {}
+    for name in ("metrics", "history"):
+        rows = pd.read_csv(folder / f"{name}.csv.gz", dtype={"run": str, "setting": str})
+        tables[name] = rows.fillna({"setting": ""})  # CSV knows no empty word
+    document = json.loads((folder / "runs.json").read_text())
+    return Results(runs=document["runs"], missing=document["missing"], **tables)
+
+
+def record(space: Workspace, wanted: Sequence[Planned], folder: Path, command: str) -> Results:
+    """Add the results of the finished runs of a workspace to those recorded in a folder.
+
+    Writes `metrics.csv.gz`, `history.csv.gz` and `runs.json`, which also names the command and
+    the missing runs. A run recorded before is kept unless the workspace holds it again.
+    """
+    results = collect(space, wanted).merged(read_results(folder))
     packed = {"method": "gzip", "mtime": 0}  # same results, same bytes
-    with replacing(path) as part:
-        rows.sort_values("run", kind="stable").to_csv(
-            part, index=False, float_format="%.6g", compression=packed
-        )
+    for name in ("metrics", "history"):
+        with replacing(folder / f"{name}.csv.gz") as part:
+            rows = getattr(results, name)
+            rows.to_csv(part, index=False, float_format="%.6g", compression=packed)
+    document = {"command": command, "missing": results.missing, "runs": results.runs}
+    with replacing(folder / "runs.json") as part:
+        part.write_text(json.dumps(document, indent=1) + "\n")
+    return results

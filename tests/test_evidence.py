@@ -9,7 +9,7 @@ import pytest
 
 from asnlsr.config import Workspace
 from asnlsr.evaluate import evaluate
-from asnlsr.evidence import Planned, plan, record, recorded
+from asnlsr.evidence import Planned, plan, read_results, record
 from asnlsr.training import train
 
 MODELS = ["bicubic", "esrt", "snlsr-frozen", "snlsr", "snlsr-unmix", "asnlsr"]
@@ -62,15 +62,15 @@ def test_record_holds_what_is_there_and_names_what_is_missing(measured, tmp_path
     space, make = measured
     wanted = [Planned("bicubic", "blind", "warm", seed) for seed in range(3)]
     run = make(0)
-    assert record(space, wanted, tmp_path / "results", "make evidence") == [
+    assert record(space, wanted, tmp_path / "results", "make evidence").missing == [
         "bicubic-blind-warm-s1",
         "bicubic-blind-warm-s2",
     ]
     # The next piece, in a clone that no longer has the first run.
     shutil.rmtree(run)
     make(1)
-    assert record(space, wanted, tmp_path / "results", "x") == ["bicubic-blind-warm-s2"]
-    assert list(recorded(tmp_path / "results")) == [
+    assert record(space, wanted, tmp_path / "results", "x").missing == ["bicubic-blind-warm-s2"]
+    assert list(read_results(tmp_path / "results").runs) == [
         "bicubic-blind-warm-s0",
         "bicubic-blind-warm-s1",
     ]
@@ -91,7 +91,10 @@ def test_record_of_unchanged_results_is_the_same_bytes(measured, tmp_path):
     make(0)
     folder, wanted = tmp_path / "results", [Planned("bicubic", "blind", "warm", 0)]
     before, after = (
-        (record(space, wanted, folder, "x"), [p.read_bytes() for p in sorted(folder.iterdir())])
+        (
+            record(space, wanted, folder, "x").missing,
+            [p.read_bytes() for p in sorted(folder.iterdir())],
+        )
         for _ in range(2)
     )
     assert before == after
@@ -101,4 +104,4 @@ def test_unfinished_run_is_missing(measured, tmp_path):
     space, make = measured
     (make(0) / "metrics.csv").unlink()
     wanted = [Planned("bicubic", "blind", "warm", 0)]
-    assert record(space, wanted, tmp_path / "results", "x") == ["bicubic-blind-warm-s0"]
+    assert record(space, wanted, tmp_path / "results", "x").missing == ["bicubic-blind-warm-s0"]

@@ -13,8 +13,9 @@ def main(preset: str, dataset: str, models: list[str]) -> None:
     """Write data/results/DATASET-PRESET and say which runs are missing."""
     space = Workspace(preset, dataset, base=Path("data"))
     wanted = plan(models, ablation=dataset == "simulated")
-    missing = record(space, wanted, RESULTS / space.root.name, f"make evidence PRESET={preset}")
-    print(f"{RESULTS / space.root.name}: {len(wanted) - len(missing)} of {len(wanted)} runs")
+    folder = RESULTS / space.root.name
+    missing = record(space, wanted, folder, f"make evidence PRESET={preset}").missing
+    print(f"{folder}: {len(wanted) - len(missing)} of {len(wanted)} runs")
     for name in missing:
         print(f"missing: {name}")
 
