@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from asnlsr.alignment import domain_distances, encode
 from asnlsr.config import PROTOCOLS, TrainingConfig, training_config
 from asnlsr.data import TileDataModule
 from asnlsr.losses import domain_labels, training_losses
@@ -142,7 +143,7 @@ class SuperResolutionTraining(pl.LightningModule):
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """PSNR and SSIM of the validation tiles of the protocol's domain."""
+        """PSNR and SSIM of the validation tiles of the protocol's domain; distances of domains."""
         module = self.trainer.datamodule  # type: ignore[attr-defined]
         self.network.eval()
         peak = float(module.val_hr.max() - module.val_hr.min())
@@ -150,8 +151,14 @@ class SuperResolutionTraining(pl.LightningModule):
             tile_metrics(self.network(lr[None].to(self.device)).sr.cpu(), hr[None], peak)
             for lr, hr in zip(module.val_lr, module.val_hr, strict=True)
         ]
+        found = {
+            f"val_{m}": float(torch.cat([r[m] for r in rows]).mean()) for m in ("psnr", "ssim")
+        }
+        if len(module.val_lr) > 1 and module.val_domains:
+            source, target = (encode(self.network, lr.to(self.device)) for lr in module.val_domains)
+            found |= domain_distances(source, target)
         self.network.train()
-        return {f"val_{m}": float(torch.cat([r[m] for r in rows]).mean()) for m in ("psnr", "ssim")}
+        return found
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a resumed run needs besides weights and optimiser."""
