@@ -9,7 +9,7 @@ import sys
 from shlex import join as quoted
 from pathlib import Path
 
-from asnlsr.config import PROTOCOLS, Workspace, preset
+from asnlsr.config import AT_ONCE, PROTOCOLS, Workspace, preset
 from asnlsr.workflow import sources
 
 PRESET = config.get("preset", "demo")
@@ -91,6 +91,7 @@ READS = {
         *map(run_file, ["bicubic", "rcam", "esrt", "srformer"]),
         str(SPACE.metrics("blind")),
     ],
+    "07": [*BLIND, *map(run_file, [*AT_ONCE, "asnlsr"]), str(SPACE.metrics("blind"))],
 }
 
 

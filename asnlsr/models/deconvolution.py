@@ -104,7 +104,7 @@ class RichardsonLucy(CentredBicubic):
 
     References
     ----------
-    Richardson 1972; Lucy 1974, equation 15; the halo as unknown: Bertero & Boccacci 2005.
+    Richardson 1972; Lucy 1974; the halo as unknown: Bertero & Boccacci 2005.
     """
 
     def iterate(self, blur: ForwardOperator, lr: Tensor, z: Tensor) -> Iterator[Tensor]:
@@ -127,7 +127,7 @@ class BackProjection(CentredBicubic):
 
     References
     ----------
-    Irani & Peleg 1991, equation 3.
+    Irani & Peleg 1991.
     """
 
     def iterate(self, blur: ForwardOperator, lr: Tensor, z: Tensor) -> Iterator[Tensor]:
