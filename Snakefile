@@ -76,6 +76,7 @@ READS = {
         *map(run_file, ["bicubic", "rcam", "esrt", "srformer"]),
         str(SPACE.metrics("blind")),
     ],
+    "09": [*BLIND, run_file("bicubic"), run_file("asnlsr")],
 }
 
 

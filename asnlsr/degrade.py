@@ -38,7 +38,7 @@ def halo(scale: int) -> tuple[int, int]:
 
 
 def grid_offset(scale: int) -> float:
-    """High-resolution pixels by which low-resolution pixel j looks beside pixels r j to r j + r - 1.
+    """High-resolution pixels by which a low-resolution pixel j looks beside r j to r j + r - 1.
 
     Down and to the right: the middle of the kernel against the middle of the pixels.
     """

@@ -82,7 +82,7 @@ def bin_response(
 
 
 def bin_fwhm_nm(centres_nm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Full width at half maximum of the bins of :func:`bin_response` (bands,), from their centres."""
+    """Full width at half maximum of the bins of :func:`bin_response`, from their centres."""
     span = centres_nm[-1] - centres_nm[0]
     bins = round(span / np.diff(centres_nm).min()) + 1  # those in the cut included
     return np.full(len(centres_nm), span / bins)

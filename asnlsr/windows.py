@@ -22,7 +22,7 @@ Span = tuple[int, int]
 
 
 def spans(length: int, window: int = WINDOW, overlap: int = OVERLAP) -> list[Span]:
-    """Starts and stops of the windows along a side, spread evenly from end to end.
+    """Return starts and stops of the windows along a side, spread evenly from end to end.
 
     Examples
     --------
@@ -37,7 +37,7 @@ def spans(length: int, window: int = WINDOW, overlap: int = OVERLAP) -> list[Spa
 
 
 def ramps(along: Sequence[Span], overlap: int = OVERLAP, scale: int = 4) -> list[Tensor]:
-    """Weights of the high-resolution pixels of each window; at every pixel they sum to 1.
+    """Return the weights of the pixels of each enlarged window; at every pixel they sum to 1.
 
     Nothing counts in the outer quarter of an overlap, where a window knows too little of what
     lies around; from there the weight rises evenly to the inner quarter.

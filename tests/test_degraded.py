@@ -1,4 +1,4 @@
-"""A degraded scene is the forward operator's, commutes with the binning and lies where it should."""
+"""A degraded scene: the forward operator, commuting with the binning, in its place on the map."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from asnlsr.binning import BinnedScene
 from asnlsr.degrade import degrade
 from asnlsr.degraded import degrade_scene
 from asnlsr.scenes import open_scene, write_scene
-from asnlsr.tiles import open_tiles, prepare
+from asnlsr.tiles import open_tiles
 from tests.conftest import make_scene, smooth_radiance
 from tests.test_cli import assert_refused
 from tests.test_scenes import write_by_hand
