@@ -92,6 +92,7 @@ READS = {
         str(SPACE.metrics("blind")),
     ],
     "07": [*BLIND, *map(run_file, [*AT_ONCE, "asnlsr"]), str(SPACE.metrics("blind"))],
+    "09": [*BLIND, run_file("bicubic"), run_file("asnlsr")],
 }
 
 

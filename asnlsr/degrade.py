@@ -43,6 +43,14 @@ def halo(scale: int) -> tuple[int, int]:
     return before, SIZE - scale - before
 
 
+def grid_offset(scale: int) -> float:
+    """High-resolution pixels by which a low-resolution pixel j looks beside r j to r j + r - 1.
+
+    Down and to the right: the middle of the kernel against the middle of the pixels.
+    """
+    return _CENTRE - halo(scale)[0] - (scale - 1) / 2
+
+
 def degrade(
     cube: torch.Tensor,
     scale: int = 4,

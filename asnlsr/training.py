@@ -15,6 +15,7 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -326,13 +327,14 @@ def load_run(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     FileNotFoundError
         If the folder holds no finished run.
     ValueError
-        If the weights do not fit the network that `run.json` names.
+        If the weights are damaged or do not fit the network that `run.json` names.
     """
     record = Run.read(folder)
     settings = {name: record["config"][name] for name in spec(record["model"]).settings}
     network = build(record["model"], bands=record["bands"], scale=record["scale"], **settings)
+    weights = Path(folder) / "weights.safetensors"
     try:
-        network.load_state_dict(load_file(Path(folder) / "weights.safetensors"))
-    except RuntimeError as error:
-        raise ValueError(f"{folder}: weights do not fit {record['model']}: {error}") from error
+        network.load_state_dict(load_file(weights))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{weights}: do not fit {record['model']}: {error}") from error
     return network.eval(), record

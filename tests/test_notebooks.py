@@ -542,3 +542,41 @@ def test_chapter_7_limits(executed):
     # What the camera saw has been put right, so that more of the rest is what it did not see.
     assert value["invisible_bicubic"] < value["invisible_rl"] < 100
     assert value["mirror_cost"] > 0
+
+
+def test_chapter_9_values(executed):
+    """A factor in radiance is a shift in z; windows by arithmetic; a truth is consistent."""
+    value = glued(executed["09"])
+    assert value["decade"] == pytest.approx(math.log(10) / math.log(2e4), abs=1e-5)
+    assert value["thousand"] == pytest.approx(3 * value["decade"], abs=1e-5)
+    assert 0 < value["outside_swir1"] < 100
+    assert 0 < value["outside_swir2"] < 100
+    assert value["unknown"] > max(value["outside_swir1"], value["outside_swir2"])
+    # 96 pixels, of which 72 are new: 1452 = 24 + 19.8 * 72 and 155 = 24 + 1.8 * 72.
+    assert value["published_windows"] == 20 * 2
+    # In steps of 6 the second column of windows begins at 60 and has 95 pixels.
+    assert value["repeated"] == pytest.approx(100 * (20 * 96 * (96 + 95) / (1452 * 155) - 1))
+    assert value["windows"] == 1  # 32 x 16 pixels
+    # What z cannot hold of the truth, below a radiance of 1e-4, is dark and rare.
+    assert value["inconsistency_truth"] < value["inconsistency_bicubic"] / 5
+    assert value["wrong_truth"] > 5 * value["inconsistency_truth"]
+
+
+def test_chapter_9_agrees_with_the_evaluation(executed):
+    """The two test tiles of preset smoke are the whole scene, but for what lies between them."""
+    value = glued(executed["09"])
+    for model, label in (("bicubic", "bicubic"), ("asnlsr", "A-SNLSR")):
+        for domain in ("swir1", "swir2"):
+            metric = {
+                name: np.array(
+                    [
+                        float(row["value"])
+                        for row in rows(SMOKE.metrics("blind"))
+                        if {"model": model, "domain": domain, "metric": name}.items() <= row.items()
+                    ]
+                )
+                for name in ("psnr", "rmse")
+            }
+            peak = metric["rmse"] * 10 ** (metric["psnr"] / 20)  # one for all tiles
+            psnr = 20 * math.log10(peak[0]) - 10 * math.log10((metric["rmse"] ** 2).mean())
+            assert within(value[f"psnr_{domain}_{label}"], psnr, 0.5)
