@@ -6,7 +6,7 @@ SMK := .venv/bin/python -m snakemake
 CHECKED := asnlsr benchmarks tests workflow book
 SITE = build/$(PRESET)/_build/html/index.html
 
-.PHONY: all book real lab test bench unlock clean help
+.PHONY: all book real pdf readme lab test bench unlock clean help
 .DEFAULT_GOAL := all
 
 all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapters, site
@@ -22,6 +22,13 @@ real: .venv/stamp ## the same pipeline on your own ENVI scenes: make real SCENES
 	@test -d "$(SCENES)" || { echo "make real SCENES=DIR: '$(SCENES)' is not a folder of .hdr/.img scenes" >&2; exit 2; }
 	@$(SMK) table_and_runs --config preset=$(PRESET) protocol=$(PROTOCOL) dataset=real scenes_dir="$(SCENES)"
 	@echo; cat data/real-$(PRESET)/table-$(PROTOCOL).md
+
+pdf: book ## the book as one PDF: build/demo/book.pdf; needs Chromium
+	.venv/bin/jupyter-book build --config build/$(PRESET)/_config.yml --path-output build/$(PRESET) --builder singlehtml build/$(PRESET)/src > build/$(PRESET)/pdf.log 2>&1
+	@chromium --headless --no-sandbox --disable-gpu --virtual-time-budget=60000 --no-pdf-header-footer --print-to-pdf=build/$(PRESET)/book.pdf build/$(PRESET)/_build/singlehtml/intro.html
+
+readme: .venv/stamp ## draw the picture of README.md and write its tables anew
+	.venv/bin/python workflow/fill_readme.py
 
 lab: .venv/stamp ## open the chapters in JupyterLab
 	.venv/bin/python -m jupyterlab --notebook-dir=book

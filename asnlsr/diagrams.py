@@ -22,7 +22,7 @@ def architecture() -> Figure:
         "turn": (2.75, 2.8, "fixed", "gradient\nreversal"),
         "D": (3.85, 2.8, "attention", "discriminator D"),
         "domain": (5.15, 2.8, "loss", "which domain?\nall tiles"),
-        "shared": (0.05, 1.75, "note", "G, J and H serve both domains.\nThe columns of H are\nthe endmembers."),
+        "same": (0.05, 1.75, "note", "G, J, H serve both domains;\nH holds the endmembers."),
         "game": (0.05, 2.75, "note", "D learns to tell the domains\napart, G to leave no clue."),
     }  # fmt: skip
     chains = ["lr G a J H plus sr truth", "a turn D domain", "H2 input"]

@@ -180,7 +180,7 @@ class BandBrowser(AnyWidget):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401
         """Add the HTML twin to what ipywidgets says about the widget."""
-        data, metadata = super()._repr_mimebundle_(**kwargs)
+        data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
         return data | {"text/html": self.html()}, metadata
 
     def html(self) -> str:

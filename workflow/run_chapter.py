@@ -26,6 +26,8 @@ def main(notebook: Path, out: Path, parameters: dict[str, object]) -> None:
     for cell in executed.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if is_static(output)]
+            if "parameters" in (tags := cell.metadata.get("tags", [])):
+                tags.append("remove-cell")  # the page shows the values that were used instead
     nbformat.write(executed, out)
 
 
