@@ -18,7 +18,6 @@ function standIn(state) {
       (listeners[`change:${name}`] ?? []).forEach((listener) => listener());
     },
     on: (event, listener) => (listeners[event] ??= []).push(listener),
-    off() {},
     save_changes() {},
   };
 }
@@ -94,15 +93,6 @@ function levels(scene, b, [low, high]) {
   return Uint8ClampedArray.from(scene.values[b], (value) => (255 * (value - low)) / span);
 }
 
-/** Red, green and blue of 256 levels, between the stops of a colour map. */
-function ramp(stops) {
-  return Array.from({ length: 256 }, (_, level) => {
-    const x = (level / 255) * (stops.length - 1);
-    const k = Math.min(Math.floor(x), stops.length - 2);
-    return stops[k].map((from, part) => from + (x - k) * (stops[k + 1][part] - from));
-  });
-}
-
 /** Angle in degrees of every pixel of a cube to a spectrum, or to the same place of a cube. */
 function angles(scene, cube, reference) {
   const found = new Float32Array(cube.rows * cube.cols);
@@ -111,7 +101,7 @@ function angles(scene, cube, reference) {
     const row = Math.floor((Math.floor(p / cube.cols) + 0.5) * (scene.rows / cube.rows));
     const col = Math.floor(((p % cube.cols) + 0.5) * (scene.cols / cube.cols));
     const other = reference.plane ? spectrum(scene, reference, [row, col]) : reference;
-    let xy = 0, xx = 0, yy = 0;
+    let [xy, xx, yy] = [0, 0, 0];
     for (let b = 0; b < planes.length; b++) {
       const x = scene.values[b][planes[b][p]];
       xy += x * other[b];
@@ -126,7 +116,7 @@ function angles(scene, cube, reference) {
 /** Paint every cube in its own pixels: canvases, and the range of the colours if there is one. */
 function paint(scene, { view, map, clip, band, rgb, pin }) {
   const last = scene.cubes.at(-1);
-  const colours = ramp(scene.maps[map]);
+  const colours = scene.maps[map]; // red, green and blue of 256 levels
   let range, unit, colourOf; // colourOf: cube -> place -> red, green, blue
   if (view === "three") {
     const levelOf = rgb.map((b) => levels(scene, b, limits(scene, b, clip)));
@@ -154,7 +144,7 @@ function paint(scene, { view, map, clip, band, rgb, pin }) {
     canvas.getContext("2d").putImageData(image, 0, 0);
     return canvas;
   });
-  return { pictures, range, unit, gradient: scene.maps[map].map((stop) => `rgb(${stop})`) };
+  return { pictures, range, unit, gradient: colours.map((colour) => `rgb(${colour})`) };
 }
 
 const short = (value) => String(Number(value.toPrecision(3)));

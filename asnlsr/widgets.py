@@ -15,10 +15,10 @@ from typing import Any, TypeAlias
 
 import matplotlib as mpl
 import numpy as np
-import traitlets
 import xarray as xr
 from anywidget.widget import AnyWidget
 from numpy.typing import ArrayLike, NDArray
+from traitlets import Dict, Int, List
 
 from asnlsr.binning import BinnedScene
 from asnlsr.domains import DOMAINS
@@ -28,18 +28,17 @@ from asnlsr.scenes import open_scene
 Cube: TypeAlias = NDArray[np.floating] | xr.DataArray | Path | str
 LARGEST = 256  # pixels along the longer side of a scene that is given by its path
 MAPS = ("cividis", "viridis", "gray")  # readable for colour-blind readers
-_TWIN = """<style>{css}</style>
+TWIN = """<style>{css}</style>
 <div id="{name}"></div>
 <script type="module">{js}
 render({{ model: standIn({state}), el: document.getElementById("{name}") }});</script>"""
 
 
 def encode(cubes: list[NDArray[np.floating]]) -> dict[str, Any]:
-    """Store values in 8 bits, finely near the median of a band and coarsely far above it.
+    """Store values in 8 bits: finely near the median of a band, coarsely far above it.
 
-    A value v of a band becomes the nearest code q with v = knee sinh(low + q step): linear
-    around zero, logarithmic for sun glints. `knee` is the median of |v| over the band. What a
-    code stands for is off by at most `step / 2` in the argument of sinh.
+    A value becomes the code q whose knee sinh(low + q step) is nearest in asinh, with the median
+    of |values| of the band as knee: linear around zero, logarithmic for glints of the sun.
 
     Parameters
     ----------
@@ -71,8 +70,8 @@ def _values(cube: Cube, wavelength_nm: ArrayLike | None) -> tuple[NDArray[Any], 
         thin = -(-max(scene.rows, scene.cols) // LARGEST)
         lines = [reader.read_rows(r, r + 1)[..., ::thin] for r in range(0, scene.rows, thin)]
         return np.concatenate(lines, axis=1), reader.centres_nm
-    if wavelength_nm is None and isinstance(cube, xr.DataArray) and "wavelength_nm" in cube.coords:
-        wavelength_nm = cube["wavelength_nm"]
+    if wavelength_nm is None and isinstance(cube, xr.DataArray):
+        wavelength_nm = cube.coords.get("wavelength_nm")
     values = np.asarray(cube)
     centres_nm = np.asarray([] if wavelength_nm is None else wavelength_nm, dtype=float)
     if values.ndim != 3 or centres_nm.shape != values.shape[:1]:
@@ -80,7 +79,7 @@ def _values(cube: Cube, wavelength_nm: ArrayLike | None) -> tuple[NDArray[Any], 
             f"a cube of shape {values.shape} with {centres_nm.size} wavelengths: the browser "
             "needs (bands, rows, columns) and one wavelength_nm per band"
         )
-    if (bad := values.size - np.count_nonzero(np.isfinite(values))) > 0:
+    if bad := values.size - np.count_nonzero(np.isfinite(values)):
         raise ValueError(f"the cube holds {bad} values that are NaN or infinite: mask them first")
     return values, centres_nm
 
@@ -89,64 +88,38 @@ def _presets(centres_nm: NDArray[Any]) -> list[dict[str, Any]]:
     """Name the false colours that the bands can show, and the bands nearest to them."""
     triples = {DOMAINS[name].title: nm for name, nm in FALSE_COLOUR_NM.items()}
     triples["both domains"] = (2200.0, 1650.0, 1050.0)
-    covered = {
-        name: nm
-        for name, nm in triples.items()
-        if centres_nm.min() < min(nm) + 60 and centres_nm.max() > max(nm) - 60
-    } or {"first, middle, last": (centres_nm[-1], np.median(centres_nm), centres_nm[0])}
-    return [
-        {"name": name, "bands": [int(np.abs(centres_nm - each).argmin()) for each in nm]}
-        for name, nm in covered.items()
-    ]
+    away = {n: np.abs(np.subtract.outer(nm, centres_nm)) for n, nm in triples.items()}
+    covered = {name: d.argmin(1).tolist() for name, d in away.items() if d.min(1).max() < 60}
+    last = len(centres_nm) - 1
+    covered = covered or {"first, middle, last": [last, last // 2, 0]}
+    return [{"name": name, "bands": bands} for name, bands in covered.items()]
 
 
 class BandBrowser(AnyWidget):
     """Pictures of one cube, or of several of the same place, and spectra of their pixels.
 
-    Parameters
-    ----------
-    cubes : ndarray (bands, rows, cols), DataArray, path of an ENVI header, or mapping of names
-        Several cubes share their bands; the last one is the reference of the angle map, and
-        they may differ in size, as low and high resolution do. A scene given by its path is
-        shown in the 30 + 30 bands of the domains, thinned to `LARGEST` pixels a side.
-    wavelength_nm : array_like, shape (bands,), optional
-        Band centres, increasing; a DataArray may bring them as a coordinate of that name.
-    unit : str
-        Quantity and unit of the values.
-
-    Attributes
-    ----------
-    band, rgb, pixel, pins, region
-        What the reader has chosen, for the kernel to `observe` or to set: a band, three bands,
-        [row, col] of the last click, all pinned pixels, and the part that is shown,
-        [row, col, row, col]. Pixels count on the largest of the cubes.
-
-    Raises
-    ------
-    ValueError
-        If a cube has not three dimensions, no wavelengths, NaN, or other bands than the rest.
+    The kernel can `observe` or set what the reader has chosen: `band`, `rgb` (three bands),
+    `pixel` ([row, col] of the last click), `pins` (all pinned pixels) and `region` (what is
+    shown: [row, col, row, col]). Pixels count on the largest of the cubes.
     """
 
     _esm = Path(__file__).with_suffix(".js")
     _css = Path(__file__).with_suffix(".css")
-    content = traitlets.Dict().tag(sync=True)
-    band = traitlets.Int(0).tag(sync=True)
-    rgb = traitlets.List(traitlets.Int()).tag(sync=True)
-    pixel = traitlets.List(traitlets.Int()).tag(sync=True)
-    pins = traitlets.List(traitlets.List(traitlets.Int())).tag(sync=True)
-    region = traitlets.List(traitlets.Int()).tag(sync=True)
+    content = Dict().tag(sync=True)
+    band = Int(0).tag(sync=True)
+    rgb = List(Int()).tag(sync=True)
+    pixel = List(Int()).tag(sync=True)
+    pins = List(List(Int())).tag(sync=True)
+    region = List(Int()).tag(sync=True)
 
     def __init__(
         self,
         cubes: Cube | Mapping[str, Cube],
         wavelength_nm: ArrayLike | None = None,
         unit: str = "value",
-        **traits: Any,  # noqa: ANN401
     ) -> None:
         super().__init__()
         self.show(cubes, wavelength_nm, unit)
-        for name, value in traits.items():
-            self.set_trait(name, value)
 
     def show(
         self,
@@ -154,29 +127,49 @@ class BandBrowser(AnyWidget):
         wavelength_nm: ArrayLike | None = None,
         unit: str = "value",
     ) -> None:
-        """Show other cubes in the same place; for the parameters see the class."""
+        """Show other cubes in the same place of the page.
+
+        Parameters
+        ----------
+        cubes : ndarray (bands, rows, cols), DataArray, path of an ENVI header, or mapping of names
+            Several cubes have the same bands; the last one is the reference of the angle map.
+            They may differ in size, as low and high resolution do. A scene given by its path is
+            shown in the 30 + 30 bands of the domains, thinned to `LARGEST` pixels a side.
+        wavelength_nm : array_like, shape (bands,), optional
+            Band centres, increasing; a DataArray may bring them as a coordinate of that name.
+        unit : str
+            Quantity and unit of the values.
+
+        Raises
+        ------
+        ValueError
+            If a cube has not three dimensions, no wavelengths, NaN, or other bands than the rest.
+        """
         named = cubes if isinstance(cubes, Mapping) else {"": cubes}
-        read = {name: _values(cube, wavelength_nm) for name, cube in named.items()}
-        centres_nm = [centres for _, centres in read.values()]
-        if any(not np.array_equal(other, centres_nm[0]) for other in centres_nm):
+        read = [_values(cube, wavelength_nm) for cube in named.values()]
+        centres_nm = read[0][1]
+        if any(not np.array_equal(other, centres_nm) for _, other in read):
             raise ValueError(f"the cubes {', '.join(named)} have different bands")
-        shapes = {name: cube.shape[1:] for name, (cube, _) in read.items()}
-        rows, cols = max(shapes.values())
-        presets = _presets(centres_nm[0])
-        maps = {name: mpl.colormaps[name](np.linspace(0, 1, 17)) for name in MAPS}
+        shapes = [cube.shape[1:] for cube, _ in read]
+        rows, cols = max(shapes)
+        presets = _presets(centres_nm)
+        maps = {name: mpl.colormaps[name](range(256))[:, :3] * 255 for name in MAPS}
         content = {
-            "wavelength_nm": centres_nm[0].tolist(),
+            "wavelength_nm": centres_nm.tolist(),
             "unit": unit,
-            "cubes": [{"name": n, "rows": r, "cols": c} for n, (r, c) in shapes.items()],
+            "cubes": [
+                {"name": name, "rows": r, "cols": c}
+                for name, (r, c) in zip(named, shapes, strict=True)
+            ],
             "cuts": [domain.cut_nm for domain in DOMAINS.values()],
             "presets": presets,
-            "maps": {n: (255 * stops[:, :3]).round().tolist() for n, stops in maps.items()},
-        } | encode([cube for cube, _ in read.values()])
+            "maps": {name: stops.round().tolist() for name, stops in maps.items()},
+        }
         with self.hold_sync():
             self.band, self.rgb = presets[0]["bands"][0], presets[0]["bands"]
-            self.pixel, self.pins = [], [[rows // 2, cols // 2]]
+            self.pins = [[rows // 2, cols // 2]]
             self.region = [0, 0, rows, cols]
-            self.content = content
+            self.content = content | encode([cube for cube, _ in read])
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401
         """Add the HTML twin to what ipywidgets says about the widget."""
@@ -185,11 +178,10 @@ class BandBrowser(AnyWidget):
 
     def html(self) -> str:
         """Return the browser as HTML that needs neither a kernel nor a network."""
-        names = ("content", "band", "rgb", "pixel", "pins", "region")
-        state = {name: getattr(self, name) for name in names}
         codes = base64.b64encode(self.content["codes"]).decode()
-        state["content"] = self.content | {"codes": codes}
+        chosen = {name: getattr(self, name) for name in ("band", "rgb", "pixel", "pins", "region")}
+        state = json.dumps(chosen | {"content": self.content | {"codes": codes}})
         # No text from a header can end the script: its brackets are written as escapes.
-        text = json.dumps(state).replace("<", "\\u003c")
+        state = state.replace("<", "\\u003c")
         js = str(self._esm).replace("export default { render };", "")
-        return _TWIN.format(css=self._css, name=f"browser-{self.model_id}", js=js, state=text)
+        return TWIN.format(css=self._css, name=f"browser-{self.model_id}", js=js, state=state)

@@ -222,7 +222,7 @@ def test_page_is_light(browser, page):
 def test_page_is_accessible(browser, page, theme):
     axe = ROOT / "build/npm/node_modules/axe-core/axe.min.js"
     if not axe.exists():
-        pytest.skip("no axe-core: npm install --prefix build/npm axe-core")
+        pytest.skip("no axe-core: npm install --prefix build/npm axe-core@4.14.1")
     open_page(browser, page)
     browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
     browser.execute_script(axe.read_text())
