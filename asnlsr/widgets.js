@@ -341,12 +341,12 @@ async function render({ model, el }) {
     );
     const root = h("div", { class: "band-browser", role: "group", "aria-label": "band browser" });
     root.append(
-      h("div", { class: "row" }, parts.play, parts.slider, parts.output),
-      h("div", { class: "row" },
+      h("div", { class: "controls" }, parts.play, parts.slider, parts.output),
+      h("div", { class: "controls" },
         view,
-        h("span", { class: "row for-three" }, ...composer, ...presets),
-        h("span", { class: "row for-map" }, choice("colours", maps, local.map, set("map")))),
-      h("div", { class: "row" },
+        h("span", { class: "controls for-three" }, ...composer, ...presets),
+        h("span", { class: "controls for-map" }, choice("colours", maps, local.map, set("map")))),
+      h("div", { class: "controls" },
         h("label", {}, "clip (%) ", slide("clip (%)", 10, 0.5, local.clip, set("clip"))),
         button("zoom in", "zoom in", () => zoom(1 / 2)),
         button("zoom out", "zoom out", () => zoom(2)),

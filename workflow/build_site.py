@@ -18,6 +18,9 @@ import pandas as pd
 import yaml
 
 BOOK = Path("book")
+# Of MathJax only what formulas in TeX need: two thirds of the bundle that has everything.
+MATHJAX = ("startup.js", "core.js", "input/tex.js", "output/chtml.js", "a11y/assistive-mml.js")
+MATHJAX += ("output/chtml/fonts/tex.js", "output/chtml/fonts/woff-v2/*")
 # What the theme and its parts write, and what it must be.
 MENDED = {
     # Browsers refuse to preload a font from the file system, and say so in the console of every
@@ -46,20 +49,24 @@ def copy_sources(src: Path) -> None:
     spec = importlib.util.find_spec("sphinx-mathjax-offline")
     if spec is None or spec.origin is None:
         raise FileNotFoundError("package sphinx-mathjax-offline is missing: install the extra book")
-    fonts = Path("output/chtml/fonts/woff-v2")
     mathjax = Path(spec.origin).parent / "static/mathjax"
     # Not called _static: jupyter-book would load every script in it on every page.
-    offline = src / "offline/mathjax"
+    offline = src / "offline"
     shutil.rmtree(offline, ignore_errors=True)
-    shutil.copytree(mathjax / fonts, offline / fonts)
-    shutil.copy(mathjax / "tex-mml-chtml.js", offline)
-    shutil.copy("workflow/book.css", src / "offline")
+    for part in MATHJAX:
+        for path in sorted(mathjax.glob(part)):
+            copy = offline / "mathjax" / path.relative_to(mathjax)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, copy)
+    shutil.copy("workflow/book.css", offline)
 
 
-def run_times(*folders: Path) -> str:
-    """Return what snakemake measured in `folders` as a Markdown table, a row per step."""
+def run_times(workflow: Path, chapters: Path) -> str:
+    """Return what snakemake measured, in two folders, as a Markdown table, a row per step."""
+    # Further seeds, settings and protocols are not what `make` does.
+    steps = [p for p in workflow.glob("*.tsv") if not re.search("_|-s[1-9]|released", p.stem)]
     rows = []
-    for path in (path for folder in folders for path in sorted(folder.glob("*.tsv"))):
+    for path in (*sorted(steps), *sorted(chapters.glob("*.tsv"))):
         measured = pd.read_csv(path, sep="\t").iloc[-1]
         rows.append((path.stem, f"{measured['s'] / 60:.1f}", f"{measured['max_rss'] / 1024:.1f}"))
     table = pd.DataFrame(rows, columns=["step", "minutes", "memory (GB)"])
