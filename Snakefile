@@ -31,6 +31,7 @@ SITE = f"{BUILD}/_build/html/index.html"
 CHAPTERS = [path.stem for path in sorted(Path("book").glob("[0-9]*.ipynb"))]
 RUN = "{variant}-{protocol}-{recipe}-s{seed}"  # folder of a training run
 PAGES = ["book/_toc.yml", "book/references.bib", *map(str, sorted(Path("book").glob("*.md")))]
+PAGES += ["data/README.md", "CITATION.cff", "workflow/book.css"]
 
 # The commands below are those beside this Python, whatever the caller's PATH says.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -263,9 +264,12 @@ rule site:
         script="workflow/build_site.py",
     output:
         SITE,
+    params:
+        measured=f"{SPACE.root}/benchmarks",
+        repository=os.environ.get("ASNLSR_REPOSITORY", ""),
     log:
         f"{BUILD}/site.log",
     message:
         "Rendering the book"
     shell:
-        "python {input.script} {BUILD} > {log} 2>&1"
+        "python {input.script} {BUILD} {params.measured} {params.repository} > {log} 2>&1"
