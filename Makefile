@@ -3,7 +3,7 @@ PRESET ?= demo
 PROTOCOL ?= blind
 SEEDS ?= 10
 PYTHON ?= python3
-SMK := .venv/bin/python -m snakemake
+SMK = .venv/bin/python -m snakemake $(if $(CLUSTER),--profile profiles/$(CLUSTER))
 CHECKED := asnlsr benchmarks tests workflow book
 SITE = build/$(PRESET)/_build/html/index.html
 
@@ -55,7 +55,7 @@ clean: ## remove everything that was generated, except .venv
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 	@echo
-	@echo "Options: PRESET=smoke|demo|paper (now $(PRESET)), PROTOCOL=blind|as-released (now $(PROTOCOL)), SEEDS=1..10 of the evidence (now $(SEEDS)), PYTHON=python3.x"
+	@echo "Options: PRESET=smoke|demo|paper (now $(PRESET)), PROTOCOL=blind|as-released (now $(PROTOCOL)), SEEDS=1..10 of the evidence (now $(SEEDS)), CLUSTER=slurm, PYTHON=python3.x"
 
 .venv/stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'

@@ -71,6 +71,8 @@ def border_of(by):
     return dict(PROTOCOLS.values())[by]
 
 
+# Recorded results, as far as there are any: see workflow/evidence.smk.
+RECORDS = sorted(map(str, Path("data/results").glob("*-demo/*")))
 # What each chapter reads. It is made before the chapter runs, which therefore never trains.
 BLIND = list(tiles_and_split("blind").values())
 READS = {
@@ -88,6 +90,14 @@ READS = {
         *BLIND,
         *map(run_file, ["bicubic", "rcam", "esrt", "srformer"]),
         str(SPACE.metrics("blind")),
+    ],
+    "10": [*BLIND, str(SPACE.metrics("blind")), "data/paper/table1.csv", *RECORDS],
+    "11": [
+        *BLIND,
+        *map(run_file, ["snlsr-frozen", "asnlsr"]),
+        str(SPACE.metrics("blind")),
+        "data/paper/table1.csv",
+        *RECORDS,
     ],
 }
 
