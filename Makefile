@@ -7,7 +7,7 @@ SMK = .venv/bin/python -m snakemake $(if $(CLUSTER),--profile profiles/$(CLUSTER
 CHECKED := asnlsr benchmarks tests workflow book
 SITE = build/$(PRESET)/_build/html/index.html
 
-.PHONY: all book real evidence results lab test bench unlock clean help
+.PHONY: all book real evidence weights results lab test bench unlock clean help
 .DEFAULT_GOAL := all
 
 all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapters, site
@@ -28,6 +28,9 @@ evidence: .venv/stamp ## many seeds of everything, for hours; stop it at any tim
 	@$(SMK) evidence --keep-going --config preset=$(PRESET) seeds=$(SEEDS)
 	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) evidence --keep-going --config preset=$(PRESET) seeds=$(SEEDS) dataset=real
 	@$(MAKE) --no-print-directory results
+
+weights: .venv/stamp ## write one trained network per system to data/weights, for readers who do not train
+	@$(SMK) weights --config preset=$(PRESET)
 
 results: .venv/stamp ## record in data/results what is finished of the evidence
 	@$(SMK) results --nolock --config preset=$(PRESET)

@@ -85,7 +85,12 @@ READS = {
         run_file("asnlsr", recipe="published"),
         str(SPACE.metrics("blind")),
     ],
-    "05": [*BLIND, run_file("snlsr-unmix"), run_file("asnlsr")],
+    "05": [
+        *BLIND,
+        *map(run_file, ["snlsr-unmix", "asnlsr"]),
+        *map(metrics_file, ["snlsr-unmix", "asnlsr"]),
+        *RECORDS,
+    ],
     "06": [
         *BLIND,
         *map(run_file, ["bicubic", "rcam", "esrt", "srformer"]),
