@@ -131,8 +131,19 @@ def render(table: pd.DataFrame, fmt: str = "md") -> str:
         flat.columns = ["_".join(column) for column in table.columns.to_flat_index()]
         return flat.to_csv()
     if fmt == "latex":
-        return formatted(table).to_latex(index=False, escape=True)
+        return latex(formatted(table))
     raise ValueError(f"unknown format {fmt!r}: choose md, csv or latex")
+
+
+_TEX = {"★": "star", "≈": "approx", "±": "pm", "↑": "uparrow", "↓": "downarrow", "λ": "lambda"}
+
+
+def latex(text: pd.DataFrame) -> str:
+    """Return the LaTeX of a table of text; needs only the package booktabs."""
+    tex = text.to_latex(index=False, escape=True)
+    for sign, name in _TEX.items():
+        tex = tex.replace(sign, f"$\\{name}$")
+    return tex
 
 
 # Sorts by the numbers with which the cells of the clicked column begin, else by their text.
@@ -153,7 +164,7 @@ def sortable(text: pd.DataFrame, name: str) -> str:
     """
     html = text.to_html(index=False, border=0)
     html = html.replace("<table", f'<table title="click a heading to sort" onclick="{_SORT}"', 1)
-    files = {"csv": text.to_csv(index=False), "tex": text.to_latex(index=False, escape=True)}
+    files = {"csv": text.to_csv(index=False), "tex": latex(text)}
     links = [
         f'<a download="{name}.{kind}" href="data:text/plain;charset=utf-8,{quote(content)}">'
         f"{kind.upper()}</a>"
