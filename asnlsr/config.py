@@ -12,8 +12,10 @@ PROTOCOLS = {
 }
 RECIPES = ("warm", "published")
 PRECISIONS = ("32-true", "bf16-mixed")
-# Networks without an encoder, which have no unmixing to warm up.
-SINGLE_IMAGE = ("bicubic", "rcam", "esrt", "srformer")
+# Methods that take no training steps.
+AT_ONCE = ("bicubic",)
+# Those, and networks without an encoder, which have no unmixing to warm up.
+SINGLE_IMAGE = (*AT_ONCE, "rcam", "esrt", "srformer")
 
 
 @dataclass(frozen=True)

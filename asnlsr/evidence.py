@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from asnlsr.config import Workspace
+from asnlsr.config import AT_ONCE, Workspace
 from asnlsr.files import replacing
 
 PAIRED = ("snlsr-unmix", "asnlsr")  # compared with each other: ten seeds give a sign-flip test
@@ -57,8 +57,8 @@ def plan(models: Sequence[str], seeds: int = SEEDS, ablation: bool = True) -> li
     """Return all runs of the evidence in the order in which they are to be computed.
 
     Ten seeds of both recipes for the models of `PAIRED`, five of recipe `warm` for the others
-    and, under the protocol of the published table, of recipe `published`. One of bicubic, which
-    has nothing random.
+    and, under the protocol of the published table, of recipe `published`. One of methods that
+    take no training steps and have nothing random.
 
     Parameters
     ----------
@@ -74,11 +74,11 @@ def plan(models: Sequence[str], seeds: int = SEEDS, ablation: bool = True) -> li
 
 def _plan(models: Sequence[str], seeds: int, ablation: bool) -> Iterator[Planned]:
     for model in models:
-        most = 1 if model == "bicubic" else SEEDS if model in PAIRED else FEWER_SEEDS
+        most = 1 if model in AT_ONCE else SEEDS if model in PAIRED else FEWER_SEEDS
         for seed in range(min(most, seeds)):
             for protocol in ("blind", "as-released"):
                 yield Planned(model, protocol, "warm", seed)
-                if model in PAIRED or (protocol == "as-released" and model != "bicubic"):
+                if model in PAIRED or (protocol == "as-released" and model not in AT_ONCE):
                     yield Planned(model, protocol, "published", seed)
         for setting in ABLATION.get(model, ()) if ablation else ():
             for seed in range(min(most, FEWER_SEEDS, seeds)):

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from asnlsr.config import AT_ONCE
 from asnlsr.metrics import METRICS
 from asnlsr.models import MODELS
 from asnlsr.statistics import paired_difference
@@ -54,12 +55,12 @@ def results_table(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
 def seed_table(metrics: pd.DataFrame, metric: str, domain: str = "swir2") -> pd.DataFrame:
     """Mean over tiles of a metric: a row per seed, a column per (model, recipe).
 
-    The one value of bicubic, in which nothing is random, stands in every row.
+    The one value of a method that takes no training steps stands in every row.
     """
     rows = metrics[(metrics["domain"] == domain) & (metrics["metric"] == metric)]
     table = rows.pivot_table(index="seed", columns=["model", "recipe"], values="value")
-    if "bicubic" in table:
-        table["bicubic"] = table["bicubic"].ffill().bfill()
+    once = [column for column in table if column[0] in AT_ONCE]
+    table[once] = table[once].ffill().bfill()
     return table
 
 

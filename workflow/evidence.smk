@@ -41,7 +41,7 @@ rule results:
 rule weights:
     input:
         list(tiles_and_split("blind").values()),
-        [run_file(model) for model in MODELS],
+        list(map(run_file, MODELS)),
     params:
         arguments=[PRESET, DATASET, *MODELS],
     message:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from asnlsr.config import Workspace
+from asnlsr.config import AT_ONCE, Workspace
 from asnlsr.reference import TOO_LARGE, WEIGHTS, export
 
 
@@ -11,7 +11,7 @@ def main(preset: str, dataset: str, models: list[str]) -> None:
     """Export seed 0 of every network that is trained, and say how much it takes."""
     space = Workspace(preset, dataset, base=Path("data"))
     for model in models:
-        if model not in ("bicubic", *TOO_LARGE):
+        if model not in (*AT_ONCE, *TOO_LARGE):
             run = space.run(model)
             export(run, space.tiles(), space.split(), WEIGHTS / run.name)
     size = sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file())
