@@ -59,8 +59,8 @@ def seed_table(metrics: pd.DataFrame, metric: str, domain: str = "swir2") -> pd.
     """
     rows = metrics[(metrics["domain"] == domain) & (metrics["metric"] == metric)]
     table = rows.pivot_table(index="seed", columns=["model", "recipe"], values="value")
-    once = [column for column in table if column[0] in AT_ONCE]
-    table[once] = table[once].ffill().bfill()
+    for model in set(AT_ONCE) & set(table.columns.get_level_values("model")):
+        table[model] = table[model].ffill().bfill()
     return table
 
 
