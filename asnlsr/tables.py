@@ -111,7 +111,7 @@ def formatted(table: pd.DataFrame, marks: pd.DataFrame | None = None) -> pd.Data
         text[label + arrow] = [
             f"{row['mean']:.{n}f}"
             + (f" ± {row['std']:.{n}f}" if row["seeds"] > 1 else "")
-            + f" {mark.get(key, '')}".rstrip()
+            + (f"\N{NO-BREAK SPACE}{mark[key]}" if mark.get(key) else "")
             for key, row in table[metric].iterrows()
         ]
     return text
@@ -144,7 +144,7 @@ def latex(text: pd.DataFrame) -> str:
     tex = text.to_latex(index=False, escape=True)
     for sign, name in _TEX.items():
         tex = tex.replace(sign, f"$\\{name}$")
-    return tex
+    return tex.replace("\N{NO-BREAK SPACE}", "~")
 
 
 # Sorts by the numbers with which the cells of the clicked column begin, else by their text.

@@ -509,6 +509,24 @@ def seed_means(model: str, metric: str = "psnr") -> pd.Series:
     return rows.groupby("seed")["value"].mean()
 
 
+def test_chapter_5_over_seeds(executed):
+    value = glued(executed["05"])
+    complete = {f"{m}-blind-warm-s0" for m in ("snlsr-unmix", "asnlsr")} <= shown_runs()
+    pairs = 1
+    if complete:
+        both = [seed_means(model) for model in ("snlsr-unmix", "asnlsr")]
+        pairs = len(pd.concat(both, axis=1).dropna())
+    assert value["many_seeds"] == pairs
+    assert value["many_source"].startswith("recorded" if complete else "of this build")
+    clear = [value["clearly_smaller"], value["clearly_larger"]]
+    if pairs == 1:
+        assert clear == ["none", "none"]  # one pair has no interval
+        assert math.isnan(value["related_aligned"])
+    else:
+        named = [name for names in clear if names != "none" for name in names.split(", ")]
+        assert len(named) == len(set(named))
+
+
 def test_chapter_10_adversary(executed):
     value = glued(executed["10"])
     d = (seed_means("asnlsr") - seed_means("snlsr-unmix")).dropna().to_numpy()
