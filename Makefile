@@ -3,11 +3,11 @@ PRESET ?= demo
 PROTOCOL ?= blind
 SEEDS ?= 10
 PYTHON ?= python3
-SMK := .venv/bin/python -m snakemake
+SMK = .venv/bin/python -m snakemake $(if $(CLUSTER),--profile profiles/$(CLUSTER))
 CHECKED := asnlsr benchmarks tests workflow book
 SITE = build/$(PRESET)/_build/html/index.html
 
-.PHONY: all book real evidence results pdf readme lab test bench unlock clean help
+.PHONY: all book real evidence weights results pdf readme lab test bench unlock clean help
 .DEFAULT_GOAL := all
 
 all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapters, site
@@ -28,6 +28,9 @@ evidence: .venv/stamp ## many seeds of everything, for hours; stop it at any tim
 	@$(SMK) evidence --keep-going --config preset=$(PRESET) seeds=$(SEEDS)
 	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) evidence --keep-going --config preset=$(PRESET) seeds=$(SEEDS) dataset=real
 	@$(MAKE) --no-print-directory results
+
+weights: .venv/stamp ## write one trained network per system to data/weights, for readers who do not train
+	@$(SMK) weights --config preset=$(PRESET)
 
 results: .venv/stamp ## record in data/results what is finished of the evidence
 	@$(SMK) results --nolock --config preset=$(PRESET)
@@ -62,7 +65,7 @@ clean: ## remove everything that was generated, except .venv
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 	@echo
-	@echo "Options: PRESET=smoke|demo|paper (now $(PRESET)), PROTOCOL=blind|as-released (now $(PROTOCOL)), SEEDS=1..10 of the evidence (now $(SEEDS)), PYTHON=python3.x"
+	@echo "Options: PRESET=smoke|demo|paper (now $(PRESET)), PROTOCOL=blind|as-released (now $(PROTOCOL)), SEEDS=1..10 of the evidence (now $(SEEDS)), CLUSTER=slurm, PYTHON=python3.x"
 
 .venv/stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'

@@ -74,6 +74,8 @@ def border_of(by):
     return dict(PROTOCOLS.values())[by]
 
 
+# Recorded results, as far as there are any: see workflow/evidence.smk.
+RECORDS = sorted(map(str, Path("data/results").glob("*-demo/*")))
 # What each chapter reads. It is made before the chapter runs, which therefore never trains.
 BLIND = list(tiles_and_split("blind").values())
 READS = {
@@ -86,7 +88,12 @@ READS = {
         run_file("asnlsr", recipe="published"),
         str(SPACE.metrics("blind")),
     ],
-    "05": [*BLIND, run_file("snlsr-unmix"), run_file("asnlsr")],
+    "05": [
+        *BLIND,
+        *map(run_file, ["snlsr-unmix", "asnlsr"]),
+        *map(metrics_file, ["snlsr-unmix", "asnlsr"]),
+        *RECORDS,
+    ],
     "06": [
         *BLIND,
         *map(run_file, ["bicubic", "rcam", "esrt", "srformer"]),
@@ -94,6 +101,14 @@ READS = {
     ],
     "07": [*BLIND, *map(run_file, [*AT_ONCE, "asnlsr"]), str(SPACE.metrics("blind"))],
     "09": [*BLIND, run_file("bicubic"), run_file("asnlsr")],
+    "10": [*BLIND, str(SPACE.metrics("blind")), "data/paper/table1.csv", *RECORDS],
+    "11": [
+        *BLIND,
+        *map(run_file, ["snlsr-frozen", "asnlsr"]),
+        str(SPACE.metrics("blind")),
+        "data/paper/table1.csv",
+        *RECORDS,
+    ],
 }
 
 

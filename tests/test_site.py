@@ -197,6 +197,24 @@ def test_formulas_are_typeset_with_local_fonts(browser):
 
 
 @pytest.mark.browser
+def test_click_on_a_heading_sorts_the_table(browser):
+    open_page(browser, "10_results")
+    table = browser.find_element("css selector", "table[onclick]")
+    heading = table.find_elements("css selector", "th")[1]
+
+    def numbers() -> list[float]:
+        cells = table.find_elements("css selector", "tbody td:nth-child(2)")
+        return [float(cell.text.split()[0]) for cell in cells]
+
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", heading)
+    heading.click()
+    assert numbers() == sorted(numbers(), reverse=True)
+    heading.click()
+    assert numbers() == sorted(numbers())
+    assert len(set(numbers())) > 1
+
+
+@pytest.mark.browser
 def test_every_picture_is_there(browser):
     for page in PAGES:
         open_page(browser, page)
