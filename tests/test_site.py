@@ -1,6 +1,8 @@
 """The site: built without a warning, complete, and readable without a network."""
 
+import os
 import re
+import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
@@ -96,7 +98,7 @@ def test_page_says_what_it_is(page):
         assert 40 < len(description) <= 200
 
 
-@each_page
+@pytest.mark.parametrize("page", PAGES)
 def test_every_picture_is_described(page):
     text = (HTML / f"{page}.html").read_text()
     article = re.search(r"<article.*</article>", text, re.DOTALL)[0]
@@ -137,6 +139,7 @@ def test_a_public_repository_gives_links_and_a_map(tmp_path, monkeypatch):
     for folder in (source, measured):
         folder.mkdir()
     monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
     monkeypatch.setattr(build_site, "copy_sources", lambda folder: None)
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# One\n\nA page.")])
     nbformat.write(notebook, source / "one.ipynb")
