@@ -36,10 +36,11 @@ class ModelSpec:
     frozen: bool = False  # encoder and endmembers stay at their random initialisation
     target: bool = False  # low-resolution tiles of the target domain enter the training
     half: bool = False  # its output at half of the size is supervised too
+    any_bands: bool = False  # takes every band alone: upscales the sensor's own
     settings: tuple[str, ...] = ("skip",)  # fields of TrainingConfig that the network takes
 
 
-_AT_ONCE: dict[str, Any] = {"unmixes": False, "settings": ()}
+_AT_ONCE: dict[str, Any] = {"unmixes": False, "any_bands": True, "settings": ()}
 _ADVERSARIAL: dict[str, Any] = {"target": True, "settings": ("skip", "reversal")}
 MODELS = {
     "bicubic": ModelSpec(Bicubic, "bicubic", **_AT_ONCE),
