@@ -554,6 +554,7 @@ def test_chapter_7_failures(executed):
     assert value["cheat"] == value["missed_0"]
     assert value["width_right"] > max(value["width_narrow"], value["width_wide"])
     assert value["best_width"] in (0.9, 1.0, 1.1)
+    assert value["safer"] == max(("narrow", "wide"), key=lambda word: value[f"width_{word}"])
     assert value["offset_0"] == pytest.approx(value["width_right"], abs=1e-4)
     for kind in ("offset", "offset_linear"):
         gains = [value[f"{kind}_{pixels}"] for pixels in range(4)]
