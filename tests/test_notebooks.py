@@ -549,11 +549,12 @@ def test_chapter_7_results(executed):
 def test_chapter_7_failures(executed):
     """What is assumed rightly does best, and the more it is broken the worse."""
     value = glued(executed["07"])
-    assert value["peak_0"] >= value["peak_2"] >= value["peak_5"]
-    assert min(value[f"missed_{percent}"] for percent in (0, 2, 5)) >= 0
+    assert value["peak_0"] >= value["peak_1"] >= value["peak_3"]
+    assert min(value[f"missed_{percent}"] for percent in (0, 1, 3)) >= 0
     assert value["cheat"] == value["missed_0"]
     assert value["width_right"] > max(value["width_narrow"], value["width_wide"])
     assert value["best_width"] in (0.9, 1.0, 1.1)
+    assert value["safer"] == max(("narrow", "wide"), key=lambda word: value[f"width_{word}"])
     assert value["offset_0"] == pytest.approx(value["width_right"], abs=1e-4)
     for kind in ("offset", "offset_linear"):
         gains = [value[f"{kind}_{pixels}"] for pixels in range(4)]
@@ -565,7 +566,6 @@ def test_chapter_7_limits(executed):
     assert value["invisible_white"] == pytest.approx(100 * 15 / 16, abs=0.5)
     # What the camera saw has been put right, so that more of the rest is what it did not see.
     assert value["invisible_bicubic"] < value["invisible_rl"] < 100
-    assert value["mirror_cost"] > 0
 
 
 def test_chapter_9_values(executed):
