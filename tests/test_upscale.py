@@ -28,7 +28,7 @@ from tests.test_degraded import MAP
 def runs(tiny_tiles, tiny_split, tmp_path_factory):
     """A network without weights, and one for 30 bands after a single step."""
     folder = tmp_path_factory.mktemp("runs")
-    for model in ("bicubic", "esrt"):
+    for model in ("bicubic", "esrt", "snlsr"):
         train(
             model, tiny_tiles, tiny_split, folder / model,
             preset="smoke", overrides={"steps": 1}, progress=False,
@@ -72,6 +72,24 @@ def test_binned_bands_of_both_domains(runs, lr, tmp_path):
     with torch.no_grad():
         expected = torch.cat([network(z[None, :30]).sr[0], network(z[None, 30:]).sr[0]])
     np.testing.assert_allclose(radiance, unscale(expected).movedim(0, -1), rtol=1e-5)
+
+
+def test_unmixing_networks_do_it_for_the_whole_scene(runs, tmp_path):
+    # Their gates look at all that they are given. One end of the scene is ten times as bright.
+    radiance = smooth_radiance(110, 110, 151) * np.linspace(0.3, 3, 110)[:, None, None]
+    hdr = tmp_path / "lr.hdr"
+    write_scene(hdr, [radiance], radiance.shape, np.linspace(1000, 2500, 151))
+    upscale(hdr, runs / "snlsr", tmp_path / "hr.hdr", progress=False)
+    network, _ = load_run(runs / "snlsr")
+    z = log_scale(torch.from_numpy(BinnedScene(open_scene(hdr)).read_rows(0, 110)))
+    with torch.no_grad():
+        whole = torch.cat([network(part[None]).sr[0] for part in z.split(30)])
+        upper = torch.cat([network(part[None, :, :96, :96]).sr[0] for part in z.split(30)])
+    inner = (slice(None), slice(64, -64), slice(64, -64))
+    windows = log_scale(read(tmp_path / "hr.hdr")[1].transpose(2, 0, 1))
+    assert np.abs(windows - whole.clamp(min=0).numpy())[inner].max() < 1e-4
+    apart = (upper - whole[:, : 4 * 96, : 4 * 96]).abs()[inner]
+    assert apart.max() > 1e-4  # what a window by itself would give
 
 
 def test_own_bands_of_the_sensor(runs, lr, tmp_path):
@@ -179,14 +197,22 @@ def test_killed_and_called_again_gives_the_same_bytes(runs, tall, unbroken, tmp_
     assert files(tmp_path) == unbroken
 
 
+def test_killed_on_a_real_scene(shared, runs, tmp_path):
+    hdr = shared / "data/aviris/abu-urban-3.hdr"
+    killed(10, hdr, runs / "esrt", tmp_path / "broken/hr.hdr")  # in the second of two blocks
+    for folder in ("broken", "unbroken"):
+        upscale(hdr, runs / "esrt", tmp_path / folder / "hr.hdr", progress=False)
+    assert files(tmp_path / "broken") == files(tmp_path / "unbroken")
+
+
 def test_what_is_written_already_is_not_computed_again(runs, tall, unbroken, tmp_path, monkeypatch):
     row_bytes = 64 * 60 * 4
     firsts = []
     enlarged = module.enlarged_rows
 
-    def noted(network, bands, scale, first, advance):
+    def noted(network, strips, shape, scale, first, advance):
         firsts.append(first)
-        return enlarged(network, bands, scale, first, advance)
+        return enlarged(network, strips, shape, scale, first, advance)
 
     monkeypatch.setattr(module, "enlarged_rows", noted)
     killed(45, tall, runs / "esrt", tmp_path / "hr.hdr")
