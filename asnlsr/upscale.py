@@ -82,7 +82,8 @@ def upscale(hdr: Path, run: Path, out: Path, progress: bool = True) -> None:
 
 def _increasing(centres_nm: NDArray[np.float64]) -> NDArray[np.float64]:
     """Tell bands of one centre apart: a channel at 1700 nm ends one domain and begins the other."""
-    return centres_nm + 1e-3 * (np.diff(centres_nm, prepend=0) == 0)
+    apart: NDArray[np.float64] = centres_nm + 1e-3 * (np.diff(centres_nm, prepend=0) == 0)
+    return apart
 
 
 def _check(scene: Scene, run: Path, record: dict[str, Any], own: bool) -> None:

@@ -14,12 +14,18 @@ import torch
 import xarray as xr
 from safetensors.torch import load_file
 
-from asnlsr.config import PRECISIONS, training_config
+from asnlsr.config import AT_ONCE, PRECISIONS, training_config
 from asnlsr.evaluate import KEYS, evaluate
 from asnlsr.models import build
 from asnlsr.tables import render, results_table
 from asnlsr.training import load_run, train
-from asnlsr.warmup import far_apart, start_super_resolution, start_unmixing, whitening
+from asnlsr.warmup import (
+    far_apart,
+    start_contrast,
+    start_super_resolution,
+    start_unmixing,
+    whitening,
+)
 
 SHORT = {"steps": 4, "warmup_steps": 4, "log_every": 2, "batch": 2}
 
@@ -180,15 +186,28 @@ def test_run_folder_tells_what_it_is(finished):
     assert history["loss_sr"].isna().tolist() == [True, True, False, False]
 
 
-@pytest.mark.parametrize("protocol", ["blind", "as-released"])
-def test_only_as_released_looks_at_target_truth(run, tiny_tiles, tmp_path, protocol):
-    """Poison every target high-resolution value with NaN: blind runs end with the same weights."""
-    poisoned = tmp_path / "tiles"
+@pytest.fixture(scope="module")
+def poisoned(tiny_tiles, tmp_path_factory):
+    """Return the tiny tiles with NaN in place of every target high-resolution value."""
+    folder = tmp_path_factory.mktemp("poisoned")
     for domain in ("swir1", "swir2"):
         store = xr.open_zarr(tiny_tiles / f"{domain}.zarr", consolidated=False).load()
         if domain == "swir2":
             store["hr"][:] = np.nan
-        store.to_zarr(poisoned / f"{domain}.zarr", zarr_format=2, consolidated=False)
+        store.to_zarr(folder / f"{domain}.zarr", zarr_format=2, consolidated=False)
+    return folder
+
+
+@pytest.mark.parametrize("protocol", ["blind", "as-released"])
+@pytest.mark.parametrize("model", AT_ONCE[1:])  # bicubic has nothing to choose
+def test_methods_without_steps_never_look_at_target_truth(run, poisoned, model, protocol):
+    clean, dirty = (run(model, protocol=protocol, **tiles) for tiles in ({}, {"tiles": poisoned}))
+    assert_same_weights(weights(clean), weights(dirty))
+
+
+@pytest.mark.parametrize("protocol", ["blind", "as-released"])
+def test_only_as_released_looks_at_target_truth(run, poisoned, protocol):
+    """Blind runs end with the same weights whatever the target truth is."""
     clean, dirty = (
         run("asnlsr", protocol=protocol),
         run("asnlsr", tiles=poisoned, protocol=protocol),
@@ -269,6 +288,31 @@ def test_start_of_super_resolution_is_the_bicubic_skip_blind_to_the_level():
     assert 0.1 < contrast.std() < 1
 
 
+@pytest.mark.parametrize("model", ["rcam", "srformer"])
+def test_start_of_contrast_is_the_bicubic_skip_with_the_signal_alive(model):
+    torch.manual_seed(0)
+    network = build(model, bands=6).eval()
+    lr = torch.rand(3, 6, 24, 24)
+    start_contrast(network, lr)
+    with torch.no_grad():
+        assert torch.equal(network(lr).sr, build("bicubic", bands=6)(lr).sr)
+        contrast, scaled, _ = network.starts()
+        for layer in contrast:
+            level = torch.rand(1, layer.in_channels, 1, 1).expand(-1, -1, 5, 5)
+            flat = torch.nn.functional.conv2d(level, layer.weight)
+            # the sum of so many products in single precision
+            assert flat.abs().max() < 1e-6 * layer.weight.abs().sum((1, 2, 3)).max()
+        seen = {}
+        for layer in scaled:
+            layer.register_forward_hook(
+                lambda layer, _, output: seen.update({layer: output.clone()})
+            )
+        network(lr)
+    for output in seen.values():
+        assert output.mean((0, 2, 3)).abs().max() < 1e-3
+        assert torch.allclose(output.std((0, 2, 3)), torch.ones(output.shape[1]), atol=1e-3)
+
+
 def test_endmembers_are_extremes_and_whitening_whitens():
     generator = torch.Generator().manual_seed(0)
     corners = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 3.0]])
@@ -284,6 +328,11 @@ def test_schedule_restarts_only_in_the_published_recipe():
     assert training_config("paper", "asnlsr", "published").restarts == 4
     assert training_config("paper", "asnlsr", "published").warmup_steps == 0
     assert training_config("demo", "asnlsr", "warm").warmup_steps > 0
+
+
+def test_published_recipe_is_the_same_for_all_networks():
+    recipes = [training_config("paper", model, "published") for model in ("rcam", "esrt", "asnlsr")]
+    assert recipes[0] == recipes[1] == recipes[2]
 
 
 @pytest.mark.parametrize("model", ["rcam", "esrt", "srformer", "asnlsr"])

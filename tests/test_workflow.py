@@ -14,12 +14,13 @@ import pandas as pd
 import pytest
 
 from asnlsr import workflow
-from asnlsr.config import Workspace
+from asnlsr.config import AT_ONCE, Workspace
 from asnlsr.workflow import ROOT, ensure, sources
 from tests.smoke_book import smoke_book, snakemake
 
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "asnlsr").rglob("*.py"))
 SMOKE = Path("data/simulated-smoke")
+SYSTEMS = 12  # of the table; the book shows one more run, with the published recipe
 RUN = SMOKE / "runs/bicubic-blind-warm-s0"
 
 
@@ -28,9 +29,10 @@ def clone(tmp_path: Path) -> Path:
     """Return a copy of the repository and of the finished smoke book, free to be edited."""
     smoke_book()
     wanted = ["asnlsr", "book", "data/paper", "workflow", "profiles", ".snakemake/metadata"]
-    for name in [*wanted, str(SMOKE), "build/smoke"]:
-        ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
+    for name in [*wanted, str(SMOKE), "build/smoke", "data/results"]:
+        ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "*-smoke")
+        if (ROOT / name).is_dir():  # no results may have been recorded yet
+            shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
     for name in ("Snakefile", "_config.yml"):
         shutil.copy2(ROOT / name, tmp_path)
     return tmp_path
@@ -69,8 +71,9 @@ def test_edit_of_a_page_of_prose_makes_only_the_site(clone):
 def test_edit_of_a_network_trains_again_and_makes_what_follows(clone):
     append(clone / "asnlsr/models/snlsr.py", "\n# an edit\n")
     jobs = planned(clone)
-    assert jobs["train"] == 9  # eight systems of the table, one more with the published recipe
-    assert jobs["evaluate"] == jobs["table"] == jobs["site"] == 1
+    assert jobs["train"] == SYSTEMS + 1
+    assert jobs["evaluate"] == SYSTEMS
+    assert jobs["metrics"] == jobs["table"] == jobs["site"] == 1
     assert jobs["chapter"] >= 3  # metrics, training, alignment
     assert not {"simulate", "prepare", "split"} & set(jobs)
 
@@ -82,8 +85,9 @@ def test_edit_of_the_simulator_makes_everything(clone):
         "simulate": 1,
         "prepare": 1,
         "split": 1,
-        "train": 9,
-        "evaluate": 1,
+        "train": SYSTEMS + 1,
+        "evaluate": SYSTEMS,
+        "metrics": 1,
         "table": 1,
         "chapter": chapters,
         "site": 1,
@@ -98,13 +102,27 @@ def test_new_date_without_an_edit_makes_nothing(clone):
 def test_protocol_as_released_has_its_own_tiles_and_split(clone):
     jobs = planned(clone, protocol="as-released")
     # The book is about the blind protocol and stays as it is.
-    assert jobs == {"prepare": 1, "split": 1, "train": 8, "evaluate": 1, "table": 1}
+    runs = {"train": SYSTEMS, "evaluate": SYSTEMS}
+    assert jobs == {"prepare": 1, "split": 1, **runs, "metrics": 1, "table": 1}
     shown = snakemake("--dry-run", "--printshellcmds", cwd=clone, protocol="as-released")
     (prepare,) = re.findall(r"asnlsr prepare .*", shown)
     (split,) = re.findall(r"asnlsr split .*", shown)
     assert "--border zero" in prepare
     assert "--by tile" in split
     assert str(SMOKE / "tiles-zero") in split
+
+
+def test_evidence_plans_what_is_neither_made_nor_recorded(clone):
+    """Seed 0 of the networks of the book is there; of it only the published recipe is not."""
+    jobs = planned(clone, "evidence", seeds="1", models="bicubic snlsr-unmix")
+    # 2 protocols x 2 recipes of snlsr-unmix, 2 of bicubic, and 3 of the ablation; blind is made.
+    assert jobs["train"] == jobs["evaluate"] == 9 - 2
+    snakemake("results", cwd=clone)
+    recorded = json.loads((clone / "data/results/simulated-smoke/runs.json").read_text())["runs"]
+    assert "snlsr-unmix-blind-warm-s0" in recorded
+    shutil.rmtree(clone / SMOKE / "runs")
+    jobs = planned(clone, "evidence", seeds="1", models="bicubic snlsr-unmix")
+    assert jobs["train"] == jobs["evaluate"] == 9 - 2
 
 
 @pytest.mark.parametrize("older", [True, False], ids=["older", "newer"])
@@ -134,7 +152,7 @@ def test_real_scenes_end_in_a_table(tmp_path, shared):
     metrics = pd.read_csv(made / "metrics-blind.csv")
     networks = {"bicubic", "rcam", "esrt", "srformer"}
     controls = {"snlsr-frozen", "snlsr", "snlsr-unmix", "asnlsr"}
-    assert set(metrics.model) == networks | controls
+    assert set(metrics.model) == networks | controls | set(AT_ONCE)
     assert np.isfinite(metrics.value).all()
     split = json.loads((made / "split-scene.json").read_text())
     scenes = {role: {tile.split("/")[0] for tile in tiles} for role, tiles in split.items()}
