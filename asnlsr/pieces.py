@@ -39,18 +39,20 @@ def in_pieces(network: Any, bands: SceneBands, group: int, unmixes: bool) -> tup
         for strip in bands.strips(starts, WINDOW, 0):
             yield log_scale(torch.from_numpy(strip))
 
-    return lambda z: torch.cat([network(part).sr for part in z.split(group, 1)], 1), strips
+    return lambda z: torch.cat([network(part).sr for part in torch.split(z, group, 1)], 1), strips
 
 
 @torch.no_grad()
 def _unmixed(network: Any, bands: SceneBands, group: int) -> tuple[Network, Strips]:  # noqa: ANN401
     """Put the abundances of every domain behind its bands; windows start from both."""
     z = log_scale(torch.from_numpy(bands.read_rows(0, bands.scene.rows)))
-    both = torch.cat([torch.cat([part, network.encoder(part[None])[0]]) for part in z.split(group)])
+    both = torch.cat(
+        [torch.cat([part, network.encoder(part[None])[0]]) for part in torch.split(z, group)]
+    )
     size = len(both) * group // len(z)  # of a domain: its bands and its abundances
 
     def super_resolve(window: Tensor) -> Tensor:
-        parts = window.split(size, 1)
+        parts = torch.split(window, size, 1)
         return torch.cat([network.super_resolve(p[:, :group], p[:, group:]) for p in parts], 1)
 
     return super_resolve, lambda starts: (both[:, start : start + WINDOW] for start in starts)
