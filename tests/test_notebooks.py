@@ -581,6 +581,8 @@ def test_chapter_9_values(executed):
     # In steps of 6 the second column of windows begins at 60 and has 95 pixels.
     assert value["repeated"] == pytest.approx(100 * (20 * 96 * (96 + 95) / (1452 * 155) - 1))
     assert value["windows"] == 1  # 32 x 16 pixels
+    assert value["seam"] < 1e-4
+    assert value["seam"] < value["seam_alone"]
     # What z cannot hold of the truth, below a radiance of 1e-4, is dark and rare.
     assert value["inconsistency_truth"] < value["inconsistency_bicubic"] / 5
     assert value["wrong_truth"] > 5 * value["inconsistency_truth"]
