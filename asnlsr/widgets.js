@@ -160,8 +160,8 @@ function ticks(low, high) {
 }
 
 /** Draw spectra: axes, the ranges that are cut out, the band that is shown, and the lines. */
-function plot(scene, lines, band, choose) {
-  const [width, height, left, right, top, bottom] = [640, 260, 66, 18, 10, 220];
+function plot(scene, lines, band, width, choose) {
+  const [height, left, right, top, bottom] = [260, 66, 18, 10, 220];
   const { nm } = scene;
   const all = lines.flatMap((line) => line.values);
   const low = Math.min(0, ...all);
@@ -393,7 +393,8 @@ async function render({ model, el }) {
         colour,
       })),
     );
-    spectra.replaceChildren(plot(scene, lines, band, go));
+    const width = between(300, spectra.clientWidth || 640, 640); // letters stay legible
+    spectra.replaceChildren(plot(scene, lines, band, width, go));
     const entry = (text, stroke, dash) =>
       h("li", {}, s("svg", { viewBox: "0 0 24 8", "aria-hidden": "true" },
         s("path", { d: "M0 4H24", stroke, "stroke-dasharray": dash })), ` ${text}`); // prettier-ignore

@@ -58,7 +58,7 @@ def encode(cubes: list[NDArray[np.floating]]) -> dict[str, Any]:
     step = np.maximum((warped.max(axis=1, keepdims=True) - low) / 255, tiny)
     codes = np.rint((warped - low) / step).astype(np.uint8)
     # A band is much like the one before: the differences pack to about half. They wrap at 256.
-    packed = zlib.compress(np.diff(codes, axis=0, prepend=np.zeros_like(codes[:1])).tobytes())
+    packed = zlib.compress(np.diff(codes, axis=0, prepend=np.zeros_like(codes[:1])).tobytes(), 9)
     numbers = {"knee": knee, "low": low, "step": step}
     return {"codes": packed} | {name: n.ravel().tolist() for name, n in numbers.items()}
 

@@ -29,7 +29,7 @@ MENDED = {
     # 1.5 MB that draw the same icons again; the fonts of the style sheet are enough.
     r'<script src="[^"]*fontawesome[^"]*">\s*</script>\s*': "",
     # What scrolls can be reached with the keyboard.
-    r'(<div class="output text_html")>': r'\1 tabindex="0">',
+    r'(<div class="(?:output text_html|math notranslate nohighlight)")': r'\1 tabindex="0"',
     # A name for screen readers that hides the text which is there to be read.
     r'(<summary) aria-label="Toggle hidden content"': r"\1",
     r'(search-button-field[^>]*?)\s+aria-label="Search"': r"\1",
