@@ -38,6 +38,8 @@ def executed() -> dict[str, nbformat.NotebookNode]:
 
 def plain_value(text: str) -> Any:
     """Return the value behind a repr: a literal, or a number in its NumPy wrapping."""
+    if text == "nan":
+        return math.nan
     return ast.literal_eval(re.sub(r"^np\.\w+\((.*)\)$", r"\1", text))
 
 
