@@ -7,7 +7,7 @@ SMK = .venv/bin/python -m snakemake $(if $(CLUSTER),--profile profiles/$(CLUSTER
 CHECKED := asnlsr benchmarks tests workflow book
 SITE = build/$(PRESET)/_build/html/index.html
 
-.PHONY: all book real evidence weights results lab test bench unlock clean help
+.PHONY: all book real evidence weights results pdf readme lab test bench unlock clean help
 .DEFAULT_GOAL := all
 
 all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapters, site
@@ -35,6 +35,13 @@ weights: .venv/stamp ## write one trained network per system to data/weights, fo
 results: .venv/stamp ## record in data/results what is finished of the evidence
 	@$(SMK) results --nolock --config preset=$(PRESET)
 	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) results --nolock --config preset=$(PRESET) dataset=real
+
+pdf: book ## the book as one PDF: build/demo/book.pdf; needs Chromium
+	.venv/bin/jupyter-book build --config build/$(PRESET)/_config.yml --path-output build/$(PRESET) --builder singlehtml build/$(PRESET)/src > build/$(PRESET)/pdf.log 2>&1
+	@chromium --headless --no-sandbox --disable-gpu --virtual-time-budget=60000 --no-pdf-header-footer --print-to-pdf=build/$(PRESET)/book.pdf build/$(PRESET)/_build/singlehtml/intro.html
+
+readme: .venv/stamp ## draw the picture of README.md and write its tables anew
+	.venv/bin/python workflow/fill_readme.py
 
 lab: .venv/stamp ## open the chapters in JupyterLab
 	.venv/bin/python -m jupyterlab --notebook-dir=book

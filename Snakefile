@@ -9,14 +9,16 @@ import sys
 from shlex import join as quoted
 from pathlib import Path
 
-from asnlsr.config import PROTOCOLS, Workspace, preset
+from asnlsr.config import AT_ONCE, PROTOCOLS, Workspace, preset
 from asnlsr.workflow import sources
 
 PRESET = config.get("preset", "demo")
 DATASET = config.get("dataset", "simulated")
 PROTOCOL = config.get("protocol", "blind")
 MODELS = config.get(
-    "models", "bicubic rcam esrt srformer snlsr-frozen snlsr snlsr-unmix asnlsr"
+    "models",
+    "bicubic bicubic-centred back-projection richardson-lucy linear"
+    " rcam esrt srformer snlsr-frozen snlsr snlsr-unmix asnlsr",
 ).split()
 SIZES = preset(PRESET)
 SEED = 0
@@ -29,6 +31,7 @@ SITE = f"{BUILD}/_build/html/index.html"
 CHAPTERS = [path.stem for path in sorted(Path("book").glob("[0-9]*.ipynb"))]
 RUN = "{variant}-{protocol}-{recipe}-s{seed}"  # folder of a training run
 PAGES = ["book/_toc.yml", "book/references.bib", *map(str, sorted(Path("book").glob("*.md")))]
+PAGES += ["data/README.md", "CITATION.cff", "workflow/book.css"]
 
 # The commands below are those beside this Python, whatever the caller's PATH says.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -96,6 +99,8 @@ READS = {
         *map(run_file, ["bicubic", "rcam", "esrt", "srformer"]),
         str(SPACE.metrics("blind")),
     ],
+    "07": [*BLIND, *map(run_file, [*AT_ONCE, "asnlsr"]), str(SPACE.metrics("blind"))],
+    "09": [*BLIND, run_file("bicubic"), run_file("asnlsr")],
     "10": [*BLIND, str(SPACE.metrics("blind")), "data/paper/table1.csv", *RECORDS],
     "11": [
         *BLIND,
@@ -274,9 +279,12 @@ rule site:
         script="workflow/build_site.py",
     output:
         SITE,
+    params:
+        measured=f"{SPACE.root}/benchmarks",
+        repository=os.environ.get("ASNLSR_REPOSITORY", ""),
     log:
         f"{BUILD}/site.log",
     message:
         "Rendering the book"
     shell:
-        "python {input.script} {BUILD} > {log} 2>&1"
+        "python {input.script} {BUILD} {params.measured} {params.repository} > {log} 2>&1"

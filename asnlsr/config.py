@@ -13,7 +13,7 @@ PROTOCOLS = {
 RECIPES = ("warm", "published")
 PRECISIONS = ("32-true", "bf16-mixed")
 # Methods that take no training steps.
-AT_ONCE = ("bicubic",)
+AT_ONCE = ("bicubic", "bicubic-centred", "back-projection", "richardson-lucy", "linear")
 # Those, and networks without an encoder, which have no unmixing to warm up.
 SINGLE_IMAGE = (*AT_ONCE, "rcam", "esrt", "srformer")
 
@@ -93,7 +93,7 @@ def training_config(
     sizes = preset(preset_name)
     if recipe not in RECIPES:
         raise ValueError(f"unknown recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
-    warm = recipe == "warm"
+    warm = recipe == "warm" and model not in AT_ONCE
     frozen = model == "snlsr-frozen"  # has nothing to warm up
     single_image = model in SINGLE_IMAGE
     config = TrainingConfig(

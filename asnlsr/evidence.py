@@ -57,8 +57,8 @@ def plan(models: Sequence[str], seeds: int = SEEDS, ablation: bool = True) -> li
     """Return all runs of the evidence in the order in which they are to be computed.
 
     Ten seeds of both recipes for the models of `PAIRED`, five of recipe `warm` for the others
-    and, under the protocol of the published table, of recipe `published`. One of methods that
-    take no training steps and have nothing random.
+    and, under the protocol of the published table, of recipe `published`. One of those that
+    take no training steps: nothing in them is random.
 
     Parameters
     ----------
