@@ -27,7 +27,7 @@ from asnlsr.losses import domain_labels, training_losses
 from asnlsr.metrics import tile_metrics
 from asnlsr.models import ModelSpec, build, spec
 from asnlsr.runs import Run
-from asnlsr.warmup import start_super_resolution, start_unmixing
+from asnlsr.warmup import start_contrast, start_super_resolution, start_unmixing
 
 COLLAPSED = 1e-3  # abundance_std below which the abundances are uniform and learn no more
 
@@ -88,6 +88,8 @@ class SuperResolutionTraining(pl.LightningModule):
         if self.config.warmup_steps and self.global_step in (0, self.config.warmup_steps):
             start = start_unmixing if self.warming_up else start_super_resolution
             start(self.network, self.trainer.datamodule.low_resolution().to(self.device))  # type: ignore[attr-defined]
+        if self.config.contrast and self.global_step == 0:
+            start_contrast(self.network, self.trainer.datamodule.low_resolution().to(self.device))  # type: ignore[attr-defined]
         if self.global_rank:  # the starts are those of all processes, dropout its own
             torch.manual_seed(seed + (self.global_rank << 32))
 

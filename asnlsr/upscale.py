@@ -83,7 +83,8 @@ def upscale(hdr: Path, run: Path, out: Path, progress: bool = True) -> None:
 
 def _increasing(centres_nm: NDArray[np.float64]) -> NDArray[np.float64]:
     """Tell bands of one centre apart: a channel at 1700 nm ends one domain and begins the other."""
-    return centres_nm + 1e-3 * (np.diff(centres_nm, prepend=0) == 0)
+    apart: NDArray[np.float64] = centres_nm + 1e-3 * (np.diff(centres_nm, prepend=0) == 0)
+    return apart
 
 
 def _check(scene: Scene, run: Path, record: dict[str, Any], own: bool) -> None:
@@ -142,7 +143,7 @@ def _part(out: Path, identity: str) -> Path:
 
 def _by_groups(network: nn.Module, bands: int) -> Callable[[Tensor], Tensor]:
     """Return a function that gives a network so many bands at a time."""
-    return lambda z: cat([network(group).sr for group in z.split(bands, 1)], 1)
+    return lambda z: cat([network(group).sr for group in z.split(bands, 1)], 1)  # type: ignore[no-untyped-call]
 
 
 def _write_pixels(

@@ -1,4 +1,4 @@
-"""Recipe `warm`: the starts that make SNLSR train reliably. All of it is ours."""
+"""Recipe `warm`: the starts that make networks train reliably. All of it is ours."""
 
 from __future__ import annotations
 
@@ -89,3 +89,40 @@ def start_super_resolution(network: Any, lr: Tensor) -> None:  # noqa: ANN401
     head.weight /= abundances.std(1).clamp(min=1e-3)[:, None, None]
     nn.init.zeros_(tail.weight)
     nn.init.zeros_(tail.bias)
+
+
+@torch.no_grad()
+def start_contrast(network: Any, lr: Tensor) -> None:  # noqa: ANN401
+    """Start a network without an encoder from local contrast and as its bicubic skip.
+
+    The missing detail goes with differences between neighbours, a hundredth of the level that
+    random kernels answer to; with those, RCAM and SRFormer stay at bicubic for thousands of
+    steps. Kernels that sum to zero do not see the level. Layers that would let the signal die
+    are scaled to outputs of zero mean and unit variance, one after the other (Mishkin & Matas
+    2016).
+
+    Parameters
+    ----------
+    network : RCAM or SRFormer
+        Changed in place; its `starts` names the layers.
+    lr : Tensor, (n, C, h, w)
+        Low-resolution training tiles, normalised log radiance.
+    """
+    contrast, scaled, last = network.starts()
+    for layer in contrast:
+        layer.weight -= layer.weight.mean((2, 3), keepdim=True)
+    for layer in last:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+    hooks = [layer.register_forward_hook(_scale) for layer in scaled]
+    network(lr)
+    for hook in hooks:
+        hook.remove()
+
+
+def _scale(layer: nn.Conv2d, _inputs: object, output: Tensor) -> Tensor:
+    """Give every channel of a layer's output zero mean and unit variance."""
+    mean, std = (of((0, 2, 3)) for of in (output.mean, output.std))
+    layer.weight /= std[:, None, None, None]
+    layer.bias[:] = (layer.bias - mean) / std  # type: ignore[index,operator]
+    return (output - mean[:, None, None]) / std[:, None, None]
