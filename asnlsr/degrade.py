@@ -11,7 +11,6 @@ SIZE = 32  # rows and columns of the kernel
 _CENTRE = 16.0  # not 15.5: shifts the low-resolution grid by half a high-resolution pixel
 _VARIANCES = (6.306, 3.340)  # pixel^2 along the axes of the ellipse
 _ROTATION = 3.082  # rad, of the first axis against the columns
-OFFSET = _CENTRE - (SIZE - 1) / 2  # of the PSF from the middle of a low-resolution pixel, HR pixels
 _RANK_TOLERANCE = 1e-6  # of the largest singular value
 _PAD_MODE = {"scene": "reflect", "zero": "constant"}
 _CHUNK = 32  # outputs per banded matrix: wide enough for speed, narrow enough to be mostly band

@@ -9,31 +9,30 @@ import os
 import shutil
 from bisect import bisect_right
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import matplotlib.image
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, cat, nn
 from tqdm import tqdm
 
 from asnlsr import __version__
 from asnlsr.binning import BinnedScene, SceneBands
 from asnlsr.data import unscale
-from asnlsr.domains import BANDS, DOMAINS
-from asnlsr.figures import false_colour
+from asnlsr.domains import BANDS
 from asnlsr.files import naming, replacing, sha256
 from asnlsr.models import spec
+from asnlsr.pieces import Network, in_pieces
+from asnlsr.quick_look import quick_look
 from asnlsr.resampled import check_output, resampled_fields
 from asnlsr.scenes import Scene, open_scene, write_header
 from asnlsr.training import load_run
-from asnlsr.windows import LEAST, OVERLAP, WINDOW, enlarged_rows, spans
+from asnlsr.windows import LEAST, OVERLAP, WINDOW, Strips, enlarged_rows, spans
 
 logger = logging.getLogger(__name__)
 
 _WRITE_ROWS = 16  # rows that become radiance at a time
-_PICTURE = 1024  # pixels on the longer side of the quick look, at most
 _IDENTITY = "asnlsr identity"  # header field: hash of all that the output was made from
 
 
@@ -60,18 +59,18 @@ def upscale(hdr: Path, run: Path, out: Path, progress: bool = True) -> None:
     """
     run, out = Path(run), Path(out)
     network, record = load_run(run)
-    scene = open_scene(hdr)
-    own = spec(record["model"]).any_bands
-    _check(scene, run, record, own)
+    scene, model = open_scene(hdr), spec(record["model"])
+    _check(scene, run, record, model.any_bands)
     check_output(scene, out)
-    bands = SceneBands(scene) if own else BinnedScene(scene)
+    bands = SceneBands(scene) if model.any_bands else BinnedScene(scene)
     fields = _header_fields(bands, run, record)
     if _made(out, fields[_IDENTITY]):
         return
     scale, size = int(record["scale"]), len(bands.centres_nm)
     shape = (scale * scene.rows, scale * scene.cols, size)
     part = _part(out, fields[_IDENTITY])
-    _write_pixels(part, out, _by_groups(network, size if own else BANDS), bands, shape, progress)
+    pieces = partial(in_pieces, network, bands, size if model.any_bands else BANDS, model.unmixes)
+    _write_pixels(part, out, pieces, (size, scene.rows, scene.cols), scale, progress)
     # The header comes last: without it the pixels are not a scene.
     with replacing(out) as new_hdr:
         write_header(new_hdr, shape, _increasing(bands.centres_nm), **fields)
@@ -141,32 +140,29 @@ def _part(out: Path, identity: str) -> Path:
     return part
 
 
-def _by_groups(network: nn.Module, bands: int) -> Callable[[Tensor], Tensor]:
-    """Return a function that gives a network so many bands at a time."""
-    return lambda z: cat([network(group).sr for group in z.split(bands, 1)], 1)  # type: ignore[no-untyped-call]
-
-
 def _write_pixels(
     part: Path,
     out: Path,
-    network: Callable[[Tensor], Tensor],
-    bands: SceneBands,
-    shape: tuple[int, int, int],
+    pieces: Callable[[], tuple[Network, Strips]],
+    low_shape: tuple[int, int, int],
+    scale: int,
     progress: bool,
 ) -> None:
     """Write the pixels of the output to ``part``, or what is missing of them."""
-    rows, cols = spans(bands.scene.rows), spans(bands.scene.cols)
-    scale = shape[0] // bands.scene.rows
-    row_bytes = 4 * shape[1] * shape[2]
+    size, *low_sides = low_shape
+    rows, cols = (spans(side) for side in low_sides)
+    row_bytes = 4 * size * scale * low_sides[1]
+    whole = scale * low_sides[0] * row_bytes
     present = part.stat().st_size if part.exists() else 0
     folder = next(parent for parent in out.resolve().parents if parent.is_dir())
-    if shutil.disk_usage(folder).free < shape[0] * row_bytes - present:
+    if shutil.disk_usage(folder).free < whole - present:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out.with_suffix(".img")))
     # A block ends where the next row of windows begins; a half one is made again.
     begins = [scale * start * row_bytes for start, _ in rows]
-    first = bisect_right([*begins[1:], shape[0] * row_bytes], present)
+    first = bisect_right([*begins[1:], whole], present)
     if first == len(rows):
         return
+    network, strips = pieces()
     part.parent.mkdir(parents=True, exist_ok=True)
     part.touch()
     os.truncate(part, begins[first])
@@ -179,7 +175,7 @@ def _write_pixels(
         ) as bar,
     ):  # fmt: skip
         try:
-            for block in enlarged_rows(network, bands, scale, first, bar.update):
+            for block in enlarged_rows(network, strips, low_shape, scale, first, bar.update):
                 for z in np.split(block, range(_WRITE_ROWS, block.shape[1], _WRITE_ROWS), 1):
                     radiance = np.moveaxis(unscale(z), 0, -1)
                     file.write(np.ascontiguousarray(radiance, dtype="<f4").data)
@@ -187,14 +183,3 @@ def _write_pixels(
         except ValueError:  # comes of the scene: who goes on would end there again
             part.unlink()
             raise
-
-
-def quick_look(hdr: Path, png: Path) -> None:
-    """Draw a scene in false colour, SWIR1 beside SWIR2, thinned to at most 1024 pixels a side."""
-    scene = open_scene(hdr)
-    step = -(-max(scene.rows, scene.cols) // _PICTURE)
-    lines = [scene.read_rows(row, row + 1)[0, ::step] for row in range(0, scene.rows, step)]
-    cube = np.stack(lines).transpose(2, 0, 1)
-    pictures = [false_colour(cube, scene.wavelength_nm, domain) for domain in DOMAINS]
-    with replacing(png) as temporary:
-        matplotlib.image.imsave(temporary, np.concatenate(pictures, 1), format="png")

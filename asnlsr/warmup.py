@@ -93,36 +93,21 @@ def start_super_resolution(network: Any, lr: Tensor) -> None:  # noqa: ANN401
 
 @torch.no_grad()
 def start_contrast(network: Any, lr: Tensor) -> None:  # noqa: ANN401
-    """Start a network without an encoder from local contrast and as its bicubic skip.
+    """Start SRFormer from local contrast of unit variance, and as its bicubic skip.
 
-    The missing detail goes with differences between neighbours, a hundredth of the level that
-    random kernels answer to; with those, RCAM and SRFormer stay at bicubic for thousands of
-    steps. Kernels that sum to zero do not see the level. Layers that would let the signal die
-    are scaled to outputs of zero mean and unit variance, one after the other (Mishkin & Matas
-    2016).
+    The missing detail goes with differences between neighbours, small beside the level, which
+    is what random kernels answer to; from those, and at the learning rate of the other
+    networks, it is still at bicubic after 1,200 steps.
 
     Parameters
     ----------
-    network : RCAM or SRFormer
-        Changed in place; its `starts` names the layers.
+    network : SRFormer
+        Changed in place.
     lr : Tensor, (n, C, h, w)
         Low-resolution training tiles, normalised log radiance.
     """
-    contrast, scaled, last = network.starts()
-    for layer in contrast:
-        layer.weight -= layer.weight.mean((2, 3), keepdim=True)
-    for layer in last:
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    hooks = [layer.register_forward_hook(_scale) for layer in scaled]
-    network(lr)
-    for hook in hooks:
-        hook.remove()
-
-
-def _scale(layer: nn.Conv2d, _inputs: object, output: Tensor) -> Tensor:
-    """Give every channel of a layer's output zero mean and unit variance."""
-    mean, std = (of((0, 2, 3)) for of in (output.mean, output.std))
-    layer.weight /= std[:, None, None, None]
-    layer.bias[:] = (layer.bias - mean) / std  # type: ignore[index,operator]
-    return (output - mean[:, None, None]) / std[:, None, None]
+    head, tail = network.head, network.tail
+    head.weight -= head.weight.mean((2, 3), keepdim=True)
+    head.weight /= head(lr).std((0, 2, 3))[:, None, None, None]
+    for parameter in (head.bias, tail.weight, tail.bias):
+        nn.init.zeros_(parameter)

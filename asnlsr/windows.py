@@ -8,9 +8,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from asnlsr.binning import SceneBands
-from asnlsr.data import log_scale
-
 WINDOW = 96  # low-resolution pixels a side that a network sees at once
 OVERLAP = 24  # of neighbours, at least
 LEAST = 16  # a side, of what the networks take
@@ -19,6 +16,7 @@ LEAST = 16  # a side, of what the networks take
 _GRID = 6
 
 Span = tuple[int, int]
+Strips = Callable[[Sequence[int]], Iterator[Tensor]]
 
 
 def spans(length: int, window: int = WINDOW, overlap: int = OVERLAP) -> list[Span]:
@@ -58,7 +56,8 @@ def ramps(along: Sequence[Span], overlap: int = OVERLAP, scale: int = 4) -> list
 @torch.no_grad()
 def enlarged_rows(
     network: Callable[[Tensor], Tensor],
-    bands: SceneBands,
+    strips: Strips,
+    shape: tuple[int, int, int],
     scale: int,
     first: int = 0,
     advance: Callable[[], object] = lambda: None,
@@ -68,8 +67,11 @@ def enlarged_rows(
     Parameters
     ----------
     network : callable
-        From normalised log radiance (1, bands, h, w) to (1, bands, r h, r w).
-    bands : SceneBands
+        From a window (1, any, h, w) to (1, bands, r h, r w).
+    strips : callable
+        From first rows to what windows are cut from, `WINDOW` rows of it each: (any, rows, cols).
+    shape : tuple of int
+        Bands of the output, rows and columns of the low-resolution scene.
     scale : int
         r.
     first : int
@@ -77,19 +79,17 @@ def enlarged_rows(
     advance : callable
         Called after every window from there on.
     """
-    rows, cols = spans(bands.scene.rows), spans(bands.scene.cols)
+    rows, cols = spans(shape[1]), spans(shape[2])
     row_ramps, col_ramps = ramps(rows, scale=scale), ramps(cols, scale=scale)
     # Rows of windows that reach into the first block come before it.
     begin = next(n for n, (_, stop) in enumerate(rows) if stop > rows[first][0])
-    strips = bands.strips([start for start, _ in rows[begin:]], WINDOW, 0)
-    blended = torch.zeros(len(bands.centres_nm), 0, scale * bands.scene.cols)
-    for n, strip in enumerate(strips, begin):
+    blended = torch.zeros(shape[0], 0, scale * shape[2])
+    for n, strip in enumerate(strips([start for start, _ in rows[begin:]]), begin):
         start, stop = rows[n]
         missing = scale * (stop - start) - blended.shape[1]
         blended = F.pad(blended, (0, 0, 0, missing))  # the rest of the windows above, then zeros
-        z = log_scale(torch.from_numpy(strip))
         for (left, right), ramp in zip(cols, col_ramps, strict=True):
-            sr = network(z[None, :, :, left:right])[0]
+            sr = network(strip[None, :, :, left:right])[0]
             blended[:, :, scale * left : scale * right] += sr * (row_ramps[n][:, None] * ramp)
             if n >= first:
                 advance()

@@ -40,6 +40,8 @@ def executed() -> dict[str, nbformat.NotebookNode]:
 
 def plain_value(text: str) -> Any:
     """Return the value behind a repr: a literal, or a number in its NumPy wrapping."""
+    if text == "nan":
+        return math.nan
     return ast.literal_eval(re.sub(r"^np\.\w+\((.*)\)$", r"\1", text))
 
 
@@ -549,11 +551,12 @@ def test_chapter_7_results(executed):
 def test_chapter_7_failures(executed):
     """What is assumed rightly does best, and the more it is broken the worse."""
     value = glued(executed["07"])
-    assert value["peak_0"] >= value["peak_2"] >= value["peak_5"]
-    assert min(value[f"missed_{percent}"] for percent in (0, 2, 5)) >= 0
+    assert value["peak_0"] >= value["peak_1"] >= value["peak_3"]
+    assert min(value[f"missed_{percent}"] for percent in (0, 1, 3)) >= 0
     assert value["cheat"] == value["missed_0"]
     assert value["width_right"] > max(value["width_narrow"], value["width_wide"])
     assert value["best_width"] in (0.9, 1.0, 1.1)
+    assert value["safer"] == max(("narrow", "wide"), key=lambda word: value[f"width_{word}"])
     assert value["offset_0"] == pytest.approx(value["width_right"], abs=1e-4)
     for kind in ("offset", "offset_linear"):
         gains = [value[f"{kind}_{pixels}"] for pixels in range(4)]
@@ -565,7 +568,6 @@ def test_chapter_7_limits(executed):
     assert value["invisible_white"] == pytest.approx(100 * 15 / 16, abs=0.5)
     # What the camera saw has been put right, so that more of the rest is what it did not see.
     assert value["invisible_bicubic"] < value["invisible_rl"] < 100
-    assert value["mirror_cost"] > 0
 
 
 def test_chapter_9_values(executed):
@@ -581,6 +583,8 @@ def test_chapter_9_values(executed):
     # In steps of 6 the second column of windows begins at 60 and has 95 pixels.
     assert value["repeated"] == pytest.approx(100 * (20 * 96 * (96 + 95) / (1452 * 155) - 1))
     assert value["windows"] == 1  # 32 x 16 pixels
+    assert value["seam"] < 1e-4
+    assert value["seam"] < value["seam_alone"]
     # What z cannot hold of the truth, below a radiance of 1e-4, is dark and rare.
     assert value["inconsistency_truth"] < value["inconsistency_bicubic"] / 5
     assert value["wrong_truth"] > 5 * value["inconsistency_truth"]
@@ -738,7 +742,7 @@ def test_chapter_11_borders_and_deconvolution(executed):
     assert value["shift_cost"] == pytest.approx(glued(executed["03"])["handicap_swir2"], abs=0.1)
     assert value["paper_gain"] == pytest.approx(33.82 - 31.89)
     base = mean_psnr("bicubic", "swir2")
-    models = {row["model"] for row in rows(SMOKE.metrics("blind"))} - {"bicubic"}
+    models = {row["model"] for row in rows(SMOKE.metrics("blind"))} - set(AT_ONCE)
     gains = {model: mean_psnr(model, "swir2") - base for model in models}
     assert value["learned_count"] == len(gains)
     assert value["beaten"] == sum(gain < value["rl_gain_swir2"] for gain in gains.values())

@@ -179,14 +179,22 @@ def test_killed_and_called_again_gives_the_same_bytes(runs, tall, unbroken, tmp_
     assert files(tmp_path) == unbroken
 
 
+def test_killed_on_a_real_scene(shared, runs, tmp_path):
+    hdr = shared / "data/aviris/abu-urban-3.hdr"
+    killed(10, hdr, runs / "esrt", tmp_path / "broken/hr.hdr")  # in the second of two blocks
+    for folder in ("broken", "unbroken"):
+        upscale(hdr, runs / "esrt", tmp_path / folder / "hr.hdr", progress=False)
+    assert files(tmp_path / "broken") == files(tmp_path / "unbroken")
+
+
 def test_what_is_written_already_is_not_computed_again(runs, tall, unbroken, tmp_path, monkeypatch):
     row_bytes = 64 * 60 * 4
     firsts = []
     enlarged = module.enlarged_rows
 
-    def noted(network, bands, scale, first, advance):
+    def noted(network, strips, shape, scale, first, advance):
         firsts.append(first)
-        return enlarged(network, bands, scale, first, advance)
+        return enlarged(network, strips, shape, scale, first, advance)
 
     monkeypatch.setattr(module, "enlarged_rows", noted)
     killed(45, tall, runs / "esrt", tmp_path / "hr.hdr")

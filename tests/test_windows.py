@@ -56,8 +56,16 @@ class Local(torch.nn.Module):
 
 
 @pytest.fixture
-def bands(tmp_path):
-    return SceneBands(open_scene(make_scene(tmp_path / "s.hdr", 230, 110, channels=3)))
+def z(tmp_path):
+    bands = SceneBands(open_scene(make_scene(tmp_path / "s.hdr", 230, 110, channels=3)))
+    return log_scale(torch.from_numpy(bands.read_rows(0, 230)))
+
+
+def blocks_of(network, z, *options):
+    def strips(starts):
+        return (z[:, start : start + WINDOW] for start in starts)
+
+    return list(enlarged_rows(network, strips, z.shape, 4, *options))
 
 
 @pytest.fixture(params=["local", "bicubic"])
@@ -68,18 +76,17 @@ def network(request):
     return lambda z: bicubic(z).sr
 
 
-def test_windows_give_what_the_whole_scene_gives(bands, network):
-    blocks = list(enlarged_rows(network, bands, 4))
+def test_windows_give_what_the_whole_scene_gives(z, network):
+    blocks = blocks_of(network, z)
     assert len(blocks) == len(spans(230)) > 2
-    whole = network(log_scale(torch.from_numpy(bands.read_rows(0, 230)))[None])[0]
-    np.testing.assert_allclose(np.concatenate(blocks, 1), whole, atol=1e-6)
+    np.testing.assert_allclose(np.concatenate(blocks, 1), network(z[None])[0], atol=1e-6)
 
 
-def test_later_blocks_do_not_need_the_earlier_ones(bands, network):
-    blocks = list(enlarged_rows(network, bands, 4))
+def test_later_blocks_do_not_need_the_earlier_ones(z, network):
+    blocks = blocks_of(network, z)
     for first in range(1, len(blocks)):
         calls = []
-        again = list(enlarged_rows(network, bands, 4, first, lambda calls=calls: calls.append(1)))
+        again = blocks_of(network, z, first, lambda calls=calls: calls.append(1))
         assert len(calls) == (len(blocks) - first) * len(spans(110))
         for one, other in zip(blocks[first:], again, strict=True):
             np.testing.assert_array_equal(one, other)

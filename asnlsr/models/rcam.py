@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -103,17 +101,6 @@ class RCAM(nn.Module):
         super().__init__()
         self.skip = skip
         self.stages = nn.ModuleList(Stage(bands) for _ in range(doublings(scale)))
-
-    def starts(self) -> tuple[list[Any], ...]:
-        """Layers for `warmup.start_contrast`: a signal would die in the chains of units."""
-        stages: Any = self.stages
-        fuses = [block.fuse[0] for stage in stages for block in stage.blocks[:-1]]
-        scaled = [
-            layer
-            for name, layer in self.named_modules()
-            if isinstance(layer, nn.Conv2d) and "gate" not in name
-        ]
-        return fuses, scaled, [stage.up for stage in stages]
 
     def forward(self, x: Tensor) -> SuperResolution:
         """Super-resolve (B, C, h, w); `sr_half` is what the last stage starts from."""

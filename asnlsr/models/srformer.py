@@ -248,10 +248,6 @@ class SRFormer(nn.Module):
         self.tail = nn.Conv2d(features, bands, 3, padding=1)
         self.apply(_start)
 
-    def starts(self) -> tuple[list[nn.Conv2d], ...]:
-        """Layers for `warmup.start_contrast`."""
-        return [self.head], [self.head], [self.tail]
-
     def forward(self, x: Tensor) -> SuperResolution:
         """Super-resolve (B, C, h, w)."""
         h, w = x.shape[2:]
