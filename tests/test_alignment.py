@@ -7,7 +7,14 @@ import statistics
 import numpy as np
 import pytest
 
-from asnlsr.alignment import abundances, embed, mmd, pixels, proxy_a_distance
+from asnlsr.alignment import (
+    abundances,
+    domain_distances,
+    embed,
+    mmd,
+    pixels,
+    proxy_a_distance,
+)
 from asnlsr.models import build
 from asnlsr.tiles import open_tiles, tile_ids
 
@@ -149,3 +156,32 @@ def test_random_starts_differ():
     source, target = normal(40, 0, 0, 0), normal(30, 1, 0, 0, seed=1)
     one, two = (embed(source, target, s, perplexity=10, init="random")[0] for s in (0, 1))
     assert not np.allclose(one, two, atol=1)
+
+
+# All distances of two networks' abundances
+
+
+def test_domains_that_share_nothing_are_as_far_apart_as_can_be():
+    maps = np.random.default_rng(0).random((6, 4, 8, 8), dtype=np.float32)
+    found = domain_distances(maps, maps + 10)
+    assert found["pad_pixels"] == found["pad_tiles"] == 2
+    # Half of the pairs of pixels are 20 apart, so that the median distance and kernel know it.
+    assert found["mmd_pixels"] > 0.5
+
+
+def test_equal_abundances_are_no_distance_apart():
+    """The same pixels are drawn in both domains, so that each is taken for either as often."""
+    maps = np.random.default_rng(1).random((8, 4, 16, 16), dtype=np.float32)
+    found = domain_distances(maps, maps.copy())
+    assert found["pad_pixels"] == pytest.approx(0, abs=1e-9)
+    assert found["pad_tiles"] == pytest.approx(0, abs=1e-9)
+    assert abs(found["mmd_pixels"]) < 0.01
+
+
+def test_a_difference_of_spread_alone_is_seen():
+    maps = np.random.default_rng(2).random((40, 3, 8, 8), dtype=np.float32)
+    spread = 0.5 + 3 * (maps - 0.5)  # the same means within noise, three times the spread
+    found = domain_distances(maps, spread)
+    assert found["mmd_pixels"] > 0.05
+    same = domain_distances(maps, maps.copy())
+    assert found["mmd_pixels"] > 5 * abs(same["mmd_pixels"])

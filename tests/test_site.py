@@ -209,10 +209,10 @@ def test_click_on_a_heading_sorts_the_table(browser):
         cells = table.find_elements("css selector", "tbody td:nth-child(2)")
         return [float(cell.text.split()[0]) for cell in cells]
 
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", heading)
-    heading.click()
+    # A click of the mouse would miss: the page scrolls smoothly to what it is to hit.
+    browser.execute_script("arguments[0].click()", heading)
     assert numbers() == sorted(numbers(), reverse=True)
-    heading.click()
+    browser.execute_script("arguments[0].click()", heading)
     assert numbers() == sorted(numbers())
     assert len(set(numbers())) > 1
 

@@ -236,6 +236,14 @@ def test_evaluation_measures_both_domains_and_makes_a_table(run, finished, tiny_
     assert "\\begin{tabular}" in render(table, "latex")
 
 
+def test_history_and_evaluation_say_how_far_the_domains_are_apart(run, finished):
+    """Only where a network unmixes target tiles; the last row belongs to the last weights."""
+    history = pd.read_csv(finished / "history.csv")
+    assert history["pad_pixels"].dropna().between(-2, 2).all()
+    assert history["mmd_tiles"].notna().any()
+    assert "pad_pixels" not in pd.read_csv(run("snlsr") / "history.csv")
+
+
 def test_table_takes_means_over_tiles_then_spread_over_seeds():
     rows = [
         dict(zip(KEYS, ["asnlsr", seed, "demo", "blind", "warm", "swir2", "a", tile], strict=True))
