@@ -13,7 +13,7 @@ PROTOCOLS = {
 RECIPES = ("warm", "published")
 PRECISIONS = ("32-true", "bf16-mixed")
 # Networks without an encoder, which have no unmixing to warm up.
-SINGLE_IMAGE = ("bicubic", "rcam", "esrt", "srformer")
+SINGLE_IMAGE = ("bicubic", "rcam", "esrt", "srformer", "bandwise")
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class TrainingConfig:
     restarts: int = 4  # cosine cycles: T0 = epochs / 4
     reversal: float = 0.01  # lambda of the gradient reversal
     skip: bool = True  # add the bicubic enlargement to the output
+    bands: int = 0  # of every crop in a step of `bandwise`; the others always see all
     precision: str = "32-true"  # bf16-mixed: products and convolutions in bfloat16 (autocast)
     # What follows is ours, and off in recipe `published`.
     lr_unmixing: float = 1.0  # factor on lr, after the warm-up, for encoder and endmembers
@@ -94,17 +95,19 @@ def training_config(
     warm = recipe == "warm"
     frozen = model == "snlsr-frozen"  # has nothing to warm up
     single_image = model in SINGLE_IMAGE
+    bandwise = model == "bandwise"
     config = TrainingConfig(
         steps=sizes.frozen_steps if frozen else sizes.steps,
         warmup_steps=sizes.warmup_steps if warm and not frozen and not single_image else 0,
         crop=sizes.crop,
-        batch=sizes.batch,
+        batch=2 * sizes.batch if bandwise else sizes.batch,  # of few bands
         log_every=sizes.log_every,
         restarts=1 if warm else 4,
         lr_unmixing=0.3 if warm else 1.0,
         turns=warm,
         relight=1.0 if warm else 0.0,
-        light=0.05 if warm else 0.0,
+        light=0.05 if warm and not bandwise else 0.0,  # which it cannot see
+        bands=4 if bandwise else 0,
     )
     values = dict(vars(config))
     for key, value in (overrides or {}).items():

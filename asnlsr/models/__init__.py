@@ -14,6 +14,7 @@ from asnlsr.models.adversarial import (
     ConvPixelDiscriminator,
     DensePixelDiscriminator,
 )
+from asnlsr.models.bandwise import Bandwise
 from asnlsr.models.bicubic import Bicubic
 from asnlsr.models.esrt import ESRT
 from asnlsr.models.output import SuperResolution
@@ -32,6 +33,8 @@ class ModelSpec:
     label: str
     unmixes: bool = True  # has an encoder and endmembers
     frozen: bool = False  # encoder and endmembers stay at their random initialisation
+    bandwise: bool = False  # gives the bands that it is asked for, and learns from a few
+    align: str = ""  # loss of `losses.ALIGNMENTS` between the abundances of the two domains
     target: bool = False  # low-resolution tiles of the target domain enter the training
     half: bool = False  # its output at half of the size is supervised too
     settings: tuple[str, ...] = ("skip",)  # fields of TrainingConfig that the network takes
@@ -43,9 +46,12 @@ MODELS = {
     "rcam": ModelSpec(RCAM, "RCAM", unmixes=False, half=True),
     "esrt": ModelSpec(ESRT, "ESRT", unmixes=False),
     "srformer": ModelSpec(SRFormer, "SRFormer", unmixes=False),
+    "bandwise": ModelSpec(Bandwise, "bandwise", unmixes=False, bandwise=True, settings=()),
     "snlsr-frozen": ModelSpec(SNLSR, "SNLSR, frozen encoder", frozen=True),
     "snlsr": ModelSpec(SNLSR, "SNLSR, source only"),
     "snlsr-unmix": ModelSpec(SNLSR, "SNLSR + target unmixing", target=True),
+    "snlsr-coral": ModelSpec(SNLSR, "SNLSR + CORAL", target=True, align="coral"),
+    "snlsr-mmd": ModelSpec(SNLSR, "SNLSR + MMD", target=True, align="mmd"),
     "asnlsr": ModelSpec(ASNLSR, "A-SNLSR", **_ADVERSARIAL),
     "asnlsr-dense": ModelSpec(
         partial(ASNLSR, discriminator=DensePixelDiscriminator),
