@@ -19,7 +19,7 @@ from asnlsr.models.bicubic import Bicubic
 from asnlsr.models.esrt import ESRT
 from asnlsr.models.output import SuperResolution
 from asnlsr.models.rcam import RCAM
-from asnlsr.models.snlsr import SNLSR
+from asnlsr.models.snlsr import SNLSR, MatchedSNLSR
 from asnlsr.models.srformer import SRFormer
 
 __all__ = ["MODELS", "ModelSpec", "SuperResolution", "build", "spec"]
@@ -52,6 +52,7 @@ MODELS = {
     "snlsr-unmix": ModelSpec(SNLSR, "SNLSR + target unmixing", target=True),
     "snlsr-coral": ModelSpec(SNLSR, "SNLSR + CORAL", target=True, align="coral"),
     "snlsr-mmd": ModelSpec(SNLSR, "SNLSR + MMD", target=True, align="mmd"),
+    "snlsr-matched": ModelSpec(MatchedSNLSR, "SNLSR, bands matched in mean and spread", target=True),
     "asnlsr": ModelSpec(ASNLSR, "A-SNLSR", **_ADVERSARIAL),
     "asnlsr-dense": ModelSpec(
         partial(ASNLSR, discriminator=DensePixelDiscriminator),
