@@ -16,7 +16,9 @@ PRESET = config.get("preset", "demo")
 DATASET = config.get("dataset", "simulated")
 PROTOCOL = config.get("protocol", "blind")
 MODELS = config.get(
-    "models", "bicubic rcam esrt srformer snlsr-frozen snlsr snlsr-unmix asnlsr"
+    "models",
+    "bicubic bicubic-centred back-projection richardson-lucy linear"
+    " rcam esrt srformer snlsr-frozen snlsr snlsr-unmix asnlsr",
 ).split()
 SIZES = preset(PRESET)
 SEED = 0

@@ -12,8 +12,10 @@ PROTOCOLS = {
 }
 RECIPES = ("warm", "published")
 PRECISIONS = ("32-true", "bf16-mixed")
-# Networks without an encoder, which have no unmixing to warm up.
-SINGLE_IMAGE = ("bicubic", "rcam", "esrt", "srformer", "bandwise")
+# Methods that take no training steps.
+AT_ONCE = ("bicubic", "bicubic-centred", "back-projection", "richardson-lucy", "linear")
+# Those, and networks without an encoder, which have no unmixing to warm up.
+SINGLE_IMAGE = (*AT_ONCE, "rcam", "esrt", "srformer", "bandwise")
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def training_config(
     sizes = preset(preset_name)
     if recipe not in RECIPES:
         raise ValueError(f"unknown recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
-    warm = recipe == "warm"
+    warm = recipe == "warm" and model not in AT_ONCE
     frozen = model == "snlsr-frozen"  # has nothing to warm up
     single_image = model in SINGLE_IMAGE
     bandwise = model == "bandwise"

@@ -225,6 +225,7 @@ class TileDataModule(LightningDataModule):
                 f"set crop={source.sizes['y']} or prepare larger tiles"
             )
         self.config = config
+        self.psf, self.border = source.attrs["psf"], source.attrs["border"]
         self.batches = TrainingBatches(
             load_z(source, "lr"),
             load_z(source, "hr"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from asnlsr.models.output import SuperResolution
+if TYPE_CHECKING:  # the networks import this module, by way of the metrics
+    from asnlsr.models.output import SuperResolution
 
 SAM_WEIGHT = 0.1  # weight of the angle (radians) beside the mean absolute error
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from asnlsr.config import PROTOCOLS, TrainingConfig, training_config
+from asnlsr.config import AT_ONCE, PROTOCOLS, TrainingConfig, training_config
 from asnlsr.data import TileDataModule
 from asnlsr.losses import domain_labels, training_losses
 from asnlsr.metrics import tile_metrics
@@ -239,10 +239,9 @@ def train(
         On an unknown name, a split or crop that does not fit the tiles, or a batch that does not
         divide among the devices.
     """
-    model_spec = spec(model)
+    model_spec, at_once = spec(model), model in AT_ONCE
     if protocol not in PROTOCOLS:
         raise ValueError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
-    trains = model != "bicubic"
     config = training_config(preset, model, recipe, overrides)
     if devices < 1 or config.batch % devices:
         raise ValueError(f"devices={devices} must divide the batch of {config.batch} tiles")
@@ -250,7 +249,8 @@ def train(
     if run.finished():
         return run.folder
     datamodule = TileDataModule(
-        run.tiles, run.split, config, seed, protocol,
+        # what takes no steps chooses on source tiles in either protocol
+        run.tiles, run.split, config, seed, "blind" if at_once else protocol,
         target=model_spec.target, mixed=recipe == "published", half=model_spec.half,
     )  # fmt: skip
     pl.seed_everything(seed, workers=True, verbose=False)
@@ -258,8 +258,12 @@ def train(
     bands, scale = datamodule.val_lr.shape[1], datamodule.batches.scale
     network = build(model, bands=bands, scale=scale, **settings)
     module = SuperResolutionTraining(network, model_spec, config, seed)
-    if trains:
+    if not at_once:
         _fit(module, datamodule, run, progress, devices)
+    elif hasattr(network, "fit"):
+        start = time.perf_counter()
+        module.network.fit(datamodule)
+        module.seconds = time.perf_counter() - start
     if module.global_rank:
         return run.folder  # the first process writes
     if any(row.get("abundance_std", 1.0) < COLLAPSED for row in module.history[-1:]):

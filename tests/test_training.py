@@ -14,7 +14,7 @@ import torch
 import xarray as xr
 from safetensors.torch import load_file
 
-from asnlsr.config import PRECISIONS, training_config
+from asnlsr.config import AT_ONCE, PRECISIONS, training_config
 from asnlsr.evaluate import KEYS, evaluate
 from asnlsr.models import build
 from asnlsr.tables import render, results_table
@@ -203,15 +203,28 @@ def test_run_folder_tells_what_it_is(finished):
     assert history["loss_sr"].isna().tolist() == [True, True, False, False]
 
 
-@pytest.mark.parametrize("protocol", ["blind", "as-released"])
-def test_only_as_released_looks_at_target_truth(run, tiny_tiles, tmp_path, protocol):
-    """Poison every target high-resolution value with NaN: blind runs end with the same weights."""
-    poisoned = tmp_path / "tiles"
+@pytest.fixture(scope="module")
+def poisoned(tiny_tiles, tmp_path_factory):
+    """Return the tiny tiles with NaN in place of every target high-resolution value."""
+    folder = tmp_path_factory.mktemp("poisoned")
     for domain in ("swir1", "swir2"):
         store = xr.open_zarr(tiny_tiles / f"{domain}.zarr", consolidated=False).load()
         if domain == "swir2":
             store["hr"][:] = np.nan
-        store.to_zarr(poisoned / f"{domain}.zarr", zarr_format=2, consolidated=False)
+        store.to_zarr(folder / f"{domain}.zarr", zarr_format=2, consolidated=False)
+    return folder
+
+
+@pytest.mark.parametrize("protocol", ["blind", "as-released"])
+@pytest.mark.parametrize("model", AT_ONCE[1:])  # bicubic has nothing to choose
+def test_methods_without_steps_never_look_at_target_truth(run, poisoned, model, protocol):
+    clean, dirty = (run(model, protocol=protocol, **tiles) for tiles in ({}, {"tiles": poisoned}))
+    assert_same_weights(weights(clean), weights(dirty))
+
+
+@pytest.mark.parametrize("protocol", ["blind", "as-released"])
+def test_only_as_released_looks_at_target_truth(run, poisoned, protocol):
+    """Blind runs end with the same weights whatever the target truth is."""
     clean, dirty = (
         run("asnlsr", protocol=protocol),
         run("asnlsr", tiles=poisoned, protocol=protocol),

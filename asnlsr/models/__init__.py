@@ -16,7 +16,9 @@ from asnlsr.models.adversarial import (
 )
 from asnlsr.models.bandwise import Bandwise
 from asnlsr.models.bicubic import Bicubic
+from asnlsr.models.deconvolution import BackProjection, CentredBicubic, RichardsonLucy
 from asnlsr.models.esrt import ESRT
+from asnlsr.models.linear import LinearFilter
 from asnlsr.models.output import SuperResolution
 from asnlsr.models.rcam import RCAM
 from asnlsr.models.snlsr import SNLSR, MatchedSNLSR
@@ -40,9 +42,14 @@ class ModelSpec:
     settings: tuple[str, ...] = ("skip",)  # fields of TrainingConfig that the network takes
 
 
+_AT_ONCE: dict[str, Any] = {"unmixes": False, "settings": ()}
 _ADVERSARIAL: dict[str, Any] = {"target": True, "settings": ("skip", "reversal")}
 MODELS = {
-    "bicubic": ModelSpec(Bicubic, "bicubic", unmixes=False, settings=()),
+    "bicubic": ModelSpec(Bicubic, "bicubic", **_AT_ONCE),
+    "bicubic-centred": ModelSpec(CentredBicubic, "bicubic, centred on the PSF", **_AT_ONCE),
+    "back-projection": ModelSpec(BackProjection, "iterative back-projection", **_AT_ONCE),
+    "richardson-lucy": ModelSpec(RichardsonLucy, "Richardson-Lucy", **_AT_ONCE),
+    "linear": ModelSpec(LinearFilter, "linear filter", **_AT_ONCE),
     "rcam": ModelSpec(RCAM, "RCAM", unmixes=False, half=True),
     "esrt": ModelSpec(ESRT, "ESRT", unmixes=False),
     "srformer": ModelSpec(SRFormer, "SRFormer", unmixes=False),

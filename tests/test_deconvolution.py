@@ -1,0 +1,157 @@
+"""Methods without training: their algebra, and truths that they must find."""
+
+from itertools import islice
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from asnlsr.data import log_scale, unscale
+from asnlsr.degrade import ForwardOperator, degrade, gaussian_psf, halo
+from asnlsr.metrics import psnr
+from asnlsr.models import build
+from asnlsr.training import load_run, train
+from tests.conftest import smooth_radiance
+
+ITERATIVE = ["back-projection", "richardson-lucy"]
+
+
+def scene(seed=0, side=160):
+    """Radiance (1, 5, side, side), with texture."""
+    cube = smooth_radiance(side, side, 5, seed)
+    return torch.from_numpy(np.moveaxis(cube, -1, 0).copy())[None]
+
+
+def tile_of(radiance, r=4):
+    """Return z of the middle 64 x 64 pixels and of their low resolution, blurred with the rest."""
+    inner, low = slice(48, 112), slice(48 // r, 112 // r)
+    return log_scale(radiance[..., inner, inner]), log_scale(degrade(radiance, r)[..., low, low])
+
+
+def tiles(seed=0, border="scene", psf=None):
+    """What `fit` reads: a source tile to learn from and one to validate on."""
+    (hr, lr), (val_hr, val_lr) = tile_of(scene(seed)), tile_of(scene(seed + 1))
+    return SimpleNamespace(
+        batches=SimpleNamespace(source_lr=lr, source_hr=hr),
+        val_lr=val_lr, val_hr=val_hr,
+        psf=gaussian_psf() if psf is None else psf, border=border,
+    )  # fmt: skip
+
+
+def test_centred_bicubic_puts_a_ramp_where_it_belongs():
+    """On the mean over the four places in a pixel, whose errors are odd for any a (Keys 1981)."""
+    ramp = 0.3 + 0.002 * torch.arange(160.0, dtype=torch.float64)
+    low = degrade(ramp.expand(1, 1, 160, 160))[..., 12:28, 12:28]
+    for name, expected in (("bicubic", 0.5), ("bicubic-centred", 0)):
+        z = build(name)(low).sr[..., 16:48]
+        offset = (z - ramp[64:96]).unflatten(-1, (8, 4)).mean(-1) / 0.002
+        # `bicubic-centred` is told its input's logarithm, and takes it back: rounding only
+        assert torch.allclose(offset, torch.full_like(offset, expected), atol=2e-3)
+
+
+def test_centred_bicubic_brightens_a_border_of_zeros():
+    flat = torch.full((1, 2, 64, 64), 0.02)
+    low = log_scale(degrade(flat, 4, "zero"))
+    network = build("bicubic-centred")
+    network.fit(tiles(border="zero"))
+    assert (unscale(network(low).sr) / 0.02 - 1).abs().max() < 1e-4
+    assert (unscale(build("bicubic")(low).sr) / 0.02 - 1).abs().max() > 0.4  # as chapter 2 says
+
+
+@pytest.mark.parametrize("border", ["zero", "open"])
+def test_richardson_lucy_keeps_flux_and_sign(border):
+    """The sum of A L is that of Y after every update, whatever the start: Lucy 1974."""
+    before, after = halo(4) if border == "open" else (0, 0)
+    blur = ForwardOperator((64 + before + after,) * 2, 4, border)
+    start = log_scale(0.05 * torch.rand(1, 3, *[64 + before + after] * 2) + 1e-3)
+    seen = 0.02 * torch.rand(1, 3, 16, 16) + 1e-3
+    updates = build("richardson-lucy").iterate(blur, log_scale(seen), start)
+    for z in islice(updates, 5):
+        radiance = unscale(z)
+        assert (radiance > 0).all()
+        flux = blur(radiance).sum((2, 3)) / seen.sum((2, 3))
+        assert torch.allclose(flux, torch.ones(()), atol=1e-4)
+
+
+@pytest.mark.parametrize("model", ITERATIVE)
+def test_truth_is_a_fixed_point(model):
+    """An estimate that explains what was seen is not changed."""
+    before, after = halo(4)
+    truth = scene()[..., : 64 + before + after, : 64 + before + after]
+    blur = ForwardOperator((64 + before + after,) * 2, 4, "open")
+    z = log_scale(truth)
+    first = next(build(model).iterate(blur, log_scale(blur(truth)), z))
+    assert (first - z).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("model", ITERATIVE)
+def test_iterations_explain_what_was_seen(model):
+    """Each brings the degraded estimate closer to the input, and the estimate to the truth."""
+    hr, lr = tile_of(scene())
+    network = build(model)
+    estimates = list(islice(network.estimates(lr), 11))
+    quality = [float(psnr(z, hr, 1).mean()) for z in estimates]
+    assert quality[10] > quality[0] + 0.5
+    inner = slice(4, -4)  # where the cut tile can be degraded without its surroundings
+
+    def misfit(z):
+        return float((log_scale(degrade(unscale(z))) - lr)[..., inner, inner].abs().mean())
+
+    assert misfit(estimates[10]) < 0.3 * misfit(estimates[0])
+
+
+@pytest.mark.parametrize("model", ["bicubic-centred", *ITERATIVE, "linear"])
+def test_brighter_in_brighter_out(model):
+    """A factor on the radiance passes through: the same method for bright and dark bands."""
+    _, lr = tile_of(scene())
+    network = build(model)
+    network.fit(tiles())
+    assert torch.allclose(network(lr + 0.1).sr, network(lr).sr + 0.1, atol=1e-5)
+
+
+def test_number_of_iterations_is_the_best_on_validation():
+    network, example = build("richardson-lucy"), tiles()
+    network.fit(example)
+    chosen = int(network.iterations)
+    assert 1 < chosen
+
+    def quality(count):
+        network.iterations.fill_(count)
+        return psnr(network(example.val_lr[:, ::5]).sr, example.val_hr[:, ::5], 1)
+
+    assert quality(chosen) >= max(quality(chosen - 1), quality(min(chosen + 1, 100)))
+
+
+def test_linear_filter_finds_a_filter_that_is_there():
+    """Where high resolution is an exact linear function of low resolution, so is the answer."""
+    random = torch.Generator().manual_seed(0)
+    taps = torch.rand(16, 1, 3, 3, generator=random)
+    taps /= taps.sum((2, 3), keepdim=True)
+    example = tiles()
+    wide = torch.nn.functional.pad(
+        torch.rand(40, 1, 16, 16, generator=random), [1] * 4, "replicate"
+    )
+    hr = torch.nn.functional.pixel_shuffle(torch.nn.functional.conv2d(wide, taps), 4)
+    lr = wide[..., 1:-1, 1:-1]
+    example.batches = SimpleNamespace(source_lr=lr[:30], source_hr=hr[:30])
+    example.val_lr, example.val_hr = lr[30:], hr[30:]
+    network = build("linear", bands=1)
+    network.fit(example)
+    assert (network(lr[30:]).sr - hr[30:]).abs().max() < 1e-3
+    assert torch.allclose(network.taps[:, :, 3:6, 3:6], taps, atol=1e-3)
+
+
+@pytest.mark.parametrize("model", ["bicubic-centred", *ITERATIVE, "linear"])
+def test_is_a_row_like_any_other(model, tiny_tiles, tiny_split, tmp_path):
+    """Fits at once, comes back from its run folder, and reads no target tile."""
+    run = train(model, tiny_tiles, tiny_split, tmp_path / "run", preset="smoke", progress=False)
+    network, record = load_run(run)
+    assert record["model"] == model
+    assert record["minutes"] < 0.5
+    assert sum(p.numel() for p in network.parameters()) == record["parameters"]
+    fresh = build(model)
+    changed = [
+        k for k, v in network.state_dict().items() if not torch.equal(v, fresh.state_dict()[k])
+    ]
+    assert changed == {"linear": ["taps"], "bicubic-centred": []}.get(model, ["iterations"])
