@@ -31,13 +31,14 @@ def test_parameter_count(scale):
     assert count(build("bandwise", scale=scale)) == shared + conv(48, 24, side=1) + own
 
 
-@pytest.mark.parametrize(("bands", "h", "w", "scale"), [(1, 16, 16, 4), (7, 17, 30, 2), (150, 16, 21, 8)])
+@pytest.mark.parametrize(
+    ("bands", "h", "w", "scale"), [(1, 16, 16, 4), (7, 17, 30, 2), (150, 16, 21, 8)]
+)
 def test_any_number_of_bands_and_any_size(bands, h, w, scale):
     network = trained(scale)
     with torch.no_grad():
         sr = network(torch.rand(2, bands, h, w)).sr
     assert sr.shape == (2, bands, scale * h, scale * w)
-    assert sum(p.numel() for p in network.parameters()) == count(build("bandwise", scale=scale))
 
 
 def test_unsupported_scale_is_named():
@@ -57,7 +58,7 @@ def test_light_passes_through():
     network = trained()
     detail = network(x).sr - enlarge(x, 4)
     assert detail.std() > 0.01
-    assert (network(x + light).sr - network(x).sr - light).abs().max() < 1e-5 * detail.std() * 100
+    assert (network(x + light).sr - network(x).sr - light).abs().max() < 1e-4 * detail.std()
 
 
 @torch.no_grad()
@@ -86,9 +87,9 @@ def test_equal_bands_stay_equal():
 
 @torch.no_grad()
 def test_what_is_far_away_does_not_count():
-    """So a scene may be sharpened in overlapping parts: 1 + 2 x 6 + 1 convolutions reach 14,
+    """So a scene may be sharpened in overlapping parts.
 
-    the guide of 13 and 1 + 2 + 1 more reach 16, bicubic 2.
+    The guide sees 1 + 2 x 6 pixels around it, and 2 + 1 convolutions follow; bicubic sees 2.
     """
     x = torch.rand(1, 3, 16, 48)
     changed = x.clone()

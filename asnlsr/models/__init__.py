@@ -59,7 +59,9 @@ MODELS = {
     "snlsr-unmix": ModelSpec(SNLSR, "SNLSR + target unmixing", target=True),
     "snlsr-coral": ModelSpec(SNLSR, "SNLSR + CORAL", target=True, align="coral"),
     "snlsr-mmd": ModelSpec(SNLSR, "SNLSR + MMD", target=True, align="mmd"),
-    "snlsr-matched": ModelSpec(MatchedSNLSR, "SNLSR, bands matched in mean and spread", target=True),
+    "snlsr-matched": ModelSpec(
+        MatchedSNLSR, "SNLSR, bands matched in mean and spread", target=True
+    ),
     "asnlsr": ModelSpec(ASNLSR, "A-SNLSR", **_ADVERSARIAL),
     "asnlsr-dense": ModelSpec(
         partial(ASNLSR, discriminator=DensePixelDiscriminator),
