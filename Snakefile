@@ -18,7 +18,7 @@ PROTOCOL = config.get("protocol", "blind")
 MODELS = config.get(
     "models",
     "bicubic bicubic-centred back-projection richardson-lucy linear"
-    " rcam esrt srformer snlsr-frozen snlsr snlsr-unmix asnlsr",
+    " rcam esrt srformer bandwise bandwise-oracle snlsr-frozen snlsr snlsr-unmix asnlsr",
 ).split()
 SIZES = preset(PRESET)
 SEED = 0
@@ -76,6 +76,12 @@ READS = {
     "06": [
         *BLIND,
         *map(run_file, ["bicubic", "rcam", "esrt", "srformer"]),
+        str(SPACE.metrics("blind")),
+    ],
+    "08": [
+        *BLIND,
+        *map(run_file, ["bicubic", "richardson-lucy", "esrt", "asnlsr"]),
+        *map(run_file, ["bandwise", "bandwise-oracle"]),
         str(SPACE.metrics("blind")),
     ],
 }

@@ -15,7 +15,7 @@ PRECISIONS = ("32-true", "bf16-mixed")
 # Methods that take no training steps.
 AT_ONCE = ("bicubic", "bicubic-centred", "back-projection", "richardson-lucy", "linear")
 # Those, and networks without an encoder, which have no unmixing to warm up.
-SINGLE_IMAGE = (*AT_ONCE, "rcam", "esrt", "srformer", "bandwise")
+SINGLE_IMAGE = (*AT_ONCE, "rcam", "esrt", "srformer", "bandwise", "bandwise-oracle")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def training_config(
     warm = recipe == "warm" and model not in AT_ONCE
     frozen = model == "snlsr-frozen"  # has nothing to warm up
     single_image = model in SINGLE_IMAGE
-    bandwise = model == "bandwise"
+    bandwise = model in ("bandwise", "bandwise-oracle")
     config = TrainingConfig(
         steps=sizes.frozen_steps if frozen else sizes.steps,
         warmup_steps=sizes.warmup_steps if warm and not frozen and not single_image else 0,
@@ -107,8 +107,8 @@ def training_config(
         restarts=1 if warm else 4,
         lr_unmixing=0.3 if warm else 1.0,
         turns=warm,
-        relight=1.0 if warm else 0.0,
-        light=0.05 if warm and not bandwise else 0.0,  # which it cannot see
+        relight=1.0 if warm and not bandwise else 0.0,  # it does not see the light
+        light=0.05 if warm and not bandwise else 0.0,
         bands=4 if bandwise else 0,
     )
     values = dict(vars(config))

@@ -252,6 +252,7 @@ def train(
         # what takes no steps chooses on source tiles in either protocol
         run.tiles, run.split, config, seed, "blind" if at_once else protocol,
         target=model_spec.target, mixed=recipe == "published", half=model_spec.half,
+        oracle=model_spec.oracle,
     )  # fmt: skip
     pl.seed_everything(seed, workers=True, verbose=False)
     settings = {name: getattr(config, name) for name in model_spec.settings}

@@ -38,12 +38,14 @@ class ModelSpec:
     bandwise: bool = False  # gives the bands that it is asked for, and learns from a few
     align: str = ""  # loss of `losses.ALIGNMENTS` between the abundances of the two domains
     target: bool = False  # low-resolution tiles of the target domain enter the training
+    oracle: bool = False  # learns from target truth in place of source truth: a bound, no method
     half: bool = False  # its output at half of the size is supervised too
     settings: tuple[str, ...] = ("skip",)  # fields of TrainingConfig that the network takes
 
 
 _AT_ONCE: dict[str, Any] = {"unmixes": False, "settings": ()}
 _ADVERSARIAL: dict[str, Any] = {"target": True, "settings": ("skip", "reversal")}
+_BANDWISE: dict[str, Any] = {"unmixes": False, "bandwise": True, "settings": ()}
 MODELS = {
     "bicubic": ModelSpec(Bicubic, "bicubic", **_AT_ONCE),
     "bicubic-centred": ModelSpec(CentredBicubic, "bicubic, centred on the PSF", **_AT_ONCE),
@@ -53,7 +55,8 @@ MODELS = {
     "rcam": ModelSpec(RCAM, "RCAM", unmixes=False, half=True),
     "esrt": ModelSpec(ESRT, "ESRT", unmixes=False),
     "srformer": ModelSpec(SRFormer, "SRFormer", unmixes=False),
-    "bandwise": ModelSpec(Bandwise, "bandwise", unmixes=False, bandwise=True, settings=()),
+    "bandwise": ModelSpec(Bandwise, "bandwise", **_BANDWISE),
+    "bandwise-oracle": ModelSpec(Bandwise, "bandwise, target truth", oracle=True, **_BANDWISE),
     "snlsr-frozen": ModelSpec(SNLSR, "SNLSR, frozen encoder", frozen=True),
     "snlsr": ModelSpec(SNLSR, "SNLSR, source only"),
     "snlsr-unmix": ModelSpec(SNLSR, "SNLSR + target unmixing", target=True),
