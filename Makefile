@@ -1,12 +1,13 @@
 # From scenes to the book in one command. `make help` lists the targets.
 PRESET ?= demo
 PROTOCOL ?= blind
+SEEDS ?= 10
 PYTHON ?= python3
 SMK := .venv/bin/python -m snakemake
 CHECKED := asnlsr benchmarks tests workflow book
 SITE = build/$(PRESET)/_build/html/index.html
 
-.PHONY: all book real lab test bench unlock clean help
+.PHONY: all book real evidence results lab test bench unlock clean help
 .DEFAULT_GOAL := all
 
 all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapters, site
@@ -22,6 +23,15 @@ real: .venv/stamp ## the same pipeline on your own ENVI scenes: make real SCENES
 	@test -d "$(SCENES)" || { echo "make real SCENES=DIR: '$(SCENES)' is not a folder of .hdr/.img scenes" >&2; exit 2; }
 	@$(SMK) table_and_runs --config preset=$(PRESET) protocol=$(PROTOCOL) dataset=real scenes_dir="$(SCENES)"
 	@echo; cat data/real-$(PRESET)/table-$(PROTOCOL).md
+
+evidence: .venv/stamp ## many seeds of everything, for hours; stop it at any time, call it again to go on
+	@$(SMK) evidence --keep-going --config preset=$(PRESET) seeds=$(SEEDS)
+	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) evidence --keep-going --config preset=$(PRESET) seeds=$(SEEDS) dataset=real
+	@$(MAKE) --no-print-directory results
+
+results: .venv/stamp ## record in data/results what is finished of the evidence
+	@$(SMK) results --nolock --config preset=$(PRESET)
+	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) results --nolock --config preset=$(PRESET) dataset=real
 
 lab: .venv/stamp ## open the chapters in JupyterLab
 	.venv/bin/python -m jupyterlab --notebook-dir=book
@@ -45,7 +55,7 @@ clean: ## remove everything that was generated, except .venv
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 	@echo
-	@echo "Options: PRESET=smoke|demo|paper (now $(PRESET)), PROTOCOL=blind|as-released (now $(PROTOCOL)), PYTHON=python3.x"
+	@echo "Options: PRESET=smoke|demo|paper (now $(PRESET)), PROTOCOL=blind|as-released (now $(PROTOCOL)), SEEDS=1..10 of the evidence (now $(SEEDS)), PYTHON=python3.x"
 
 .venv/stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'

@@ -1,7 +1,7 @@
 """From radiance scenes to the book: the one description of the pipeline.
 
 Settings (`snakemake --config key=value`): preset, dataset (simulated or real), scenes_dir (the
-folder of real ENVI scenes), protocol (of the table), models.
+folder of real ENVI scenes), protocol (of the table), models, seeds (of the evidence).
 """
 
 import os
@@ -9,7 +9,7 @@ import sys
 from shlex import join as quoted
 from pathlib import Path
 
-from asnlsr.config import PROTOCOLS, Workspace, preset
+from asnlsr.config import AT_ONCE, PROTOCOLS, Workspace, preset
 from asnlsr.workflow import sources
 
 PRESET = config.get("preset", "demo")
@@ -29,6 +29,7 @@ BUILD = f"build/{PRESET}" if DATASET == "simulated" else f"build/{DATASET}-{PRES
 TABLE = f"{SPACE.root}/table-{PROTOCOL}.md"
 SITE = f"{BUILD}/_build/html/index.html"
 CHAPTERS = [path.stem for path in sorted(Path("book").glob("[0-9]*.ipynb"))]
+RUN = "{variant}-{protocol}-{recipe}-s{seed}"  # folder of a training run
 PAGES = ["book/_toc.yml", "book/references.bib", *map(str, sorted(Path("book").glob("*.md")))]
 
 # The commands below are those beside this Python, whatever the caller's PATH says.
@@ -49,10 +50,22 @@ def run_file(model, protocol="blind", recipe="warm"):
     return f"{SPACE.run(model, protocol, recipe, SEED)}/run.json"
 
 
-def tiles_and_split(protocol):
-    """Return the tiles and the split that a protocol works on."""
+def metrics_file(model, protocol="blind", recipe="warm"):
+    """Return the file of the test metrics of a training run."""
+    return f"{SPACE.run(model, protocol, recipe, SEED)}/metrics.csv"
+
+
+def tiles_and_split(protocol, variant=""):
+    """Return the tiles and the split that a protocol works on; `MODEL_by=tile` changes the split."""
     by, border = PROTOCOLS[protocol]
+    by = "tile" if variant.endswith("_by=tile") else by
     return {"tiles": str(SPACE.tiles(border)), "split": str(SPACE.split(by))}
+
+
+def training_arguments(variant):
+    """Return what the command line calls `MODEL` or `MODEL_SETTING`."""
+    model, _, setting = variant.partition("_")
+    return f"{model} --set {setting}" if setting and setting != "by=tile" else model
 
 
 def border_of(by):
@@ -78,6 +91,7 @@ READS = {
         *map(run_file, ["bicubic", "rcam", "esrt", "srformer"]),
         str(SPACE.metrics("blind")),
     ],
+    "07": [*BLIND, *map(run_file, [*AT_ONCE, "asnlsr"]), str(SPACE.metrics("blind"))],
     "08": [
         *BLIND,
         *map(run_file, ["bicubic", "richardson-lucy", "esrt", "asnlsr"]),
@@ -93,6 +107,8 @@ wildcard_constraints:
     protocol="|".join(PROTOCOLS),
     recipe="warm|published",
     seed=r"\d+",
+    # a model of the registry and, in the ablation, one setting: see asnlsr/evidence.py
+    variant=r"[a-z0-9-]+(_[a-z]+=[a-z0-9.]+)?",
 
 
 rule all:
@@ -104,6 +120,9 @@ rule all:
 rule table_and_runs:
     input:
         TABLE,
+
+
+include: "workflow/evidence.smk"
 
 
 if DATASET == "simulated":
@@ -159,22 +178,24 @@ rule split:
 rule train:
     input:
         sources("asnlsr.training"),
-        unpack(lambda wildcards: tiles_and_split(wildcards.protocol)),
+        unpack(lambda wildcards: tiles_and_split(wildcards.protocol, wildcards.variant)),
     output:
-        f"{SPACE.root}/runs/{{model}}-{{protocol}}-{{recipe}}-s{{seed}}/run.json",
+        f"{SPACE.root}/runs/{RUN}/run.json",
     params:
         run=subpath(output[0], parent=True),
+        arguments=lambda wildcards: training_arguments(wildcards.variant),
+    priority: turn
     threads: 1  # two runs side by side do more than one on two cores
     benchmark:
-        f"{SPACE.root}/benchmarks/train-{{model}}-{{protocol}}-{{recipe}}-s{{seed}}.tsv"
+        f"{SPACE.root}/benchmarks/train-{RUN}.tsv"
     message:
-        "Training {wildcards.model} ({wildcards.protocol}, {wildcards.recipe}, seed {wildcards.seed})"
+        "Training {wildcards.variant} ({wildcards.protocol}, {wildcards.recipe}, seed {wildcards.seed})"
     shell:
         # A checkpoint older than something that it was made from is not resumed but thrown away.
         "for made_from in {input}; do"
         "   if [ {params.run}/last.ckpt -ot $made_from ]; then rm -rf {params.run}; fi; "
         "done; "
-        "OMP_NUM_THREADS={threads} asnlsr train {wildcards.model} --tiles {input.tiles} --split {input.split}"
+        "OMP_NUM_THREADS={threads} asnlsr train {params.arguments} --tiles {input.tiles} --split {input.split}"
         " --out {params.run} --preset {PRESET} --protocol {wildcards.protocol}"
         " --recipe {wildcards.recipe} --seed {wildcards.seed}"
 
@@ -182,19 +203,32 @@ rule train:
 rule evaluate:
     input:
         sources("asnlsr.evaluate"),
-        unpack(lambda wildcards: tiles_and_split(wildcards.protocol)),
-        runs=lambda wildcards: [run_file(model, wildcards.protocol) for model in MODELS],
+        unpack(lambda wildcards: tiles_and_split(wildcards.protocol, wildcards.variant)),
+        run=f"{SPACE.root}/runs/{RUN}/run.json",
+    output:
+        f"{SPACE.root}/runs/{RUN}/metrics.csv",
+    params:
+        run=subpath(output[0], parent=True),
+    priority: FIRST  # a run of the evidence counts when it is evaluated
+    threads: 1
+    benchmark:
+        f"{SPACE.root}/benchmarks/evaluate-{RUN}.tsv"
+    message:
+        "Evaluating {wildcards.variant} ({wildcards.protocol}, {wildcards.recipe}, seed {wildcards.seed})"
+    shell:
+        "OMP_NUM_THREADS={threads} asnlsr evaluate {params.run} --tiles {input.tiles}"
+        " --split {input.split} --out {output}"
+
+
+rule metrics:
+    input:
+        lambda wildcards: [metrics_file(model, wildcards.protocol) for model in MODELS],
     output:
         f"{SPACE.root}/metrics-{{protocol}}.csv",
-    params:
-        runs=lambda wildcards, input: [Path(run).parent for run in input.runs],
-    threads: 2
-    benchmark:
-        f"{SPACE.root}/benchmarks/evaluate-{{protocol}}.tsv"
     message:
-        "Evaluating {MODELS} ({wildcards.protocol})"
+        "Gathering the metrics of {MODELS} ({wildcards.protocol})"
     shell:
-        "asnlsr evaluate {params.runs} --tiles {input.tiles} --split {input.split} --out {output}"
+        "awk 'NR == 1 || FNR > 1' {input} > {output}"
 
 
 rule table:

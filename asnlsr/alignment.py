@@ -12,18 +12,22 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.manifold import TSNE
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch import nn
+from torch import Tensor, nn
 
 from asnlsr.data import load_z, select
 
 Features = NDArray[np.float32]
 
 
-@torch.no_grad()
 def abundances(network: nn.Module, tiles: Path, domain: str, ids: list[str]) -> Features:
-    """Abundances of low-resolution tiles: (n, K, h, w)."""
-    lr = load_z(select(tiles, domain, ids), "lr")
-    return torch.cat([network.encoder(tile[None]) for tile in lr]).numpy()  # type: ignore[operator]
+    """Abundances of low-resolution tiles of a store: (n, K, h, w)."""
+    return encode(network, load_z(select(tiles, domain, ids), "lr"))
+
+
+@torch.no_grad()
+def encode(network: nn.Module, lr: Tensor) -> Features:
+    """Abundances (n, K, h, w) of normalised log radiance (n, C, h, w), tile by tile."""
+    return torch.cat([network.encoder(tile[None]) for tile in lr]).cpu().numpy()  # type: ignore[operator]
 
 
 def pixels(maps: Features, count: int | None = None, seed: int = 0) -> Features:
@@ -85,6 +89,39 @@ def mmd(source: Features, target: Features) -> float:
     within_source = (kernel[:n, :n].sum() - n) / (n * (n - 1))
     within_target = (kernel[n:, n:].sum() - m) / (m * (m - 1))
     return float(within_source + within_target - 2 * kernel[:n, n:].mean())
+
+
+def domain_distances(source: Features, target: Features, count: int = 1000) -> dict[str, float]:
+    """How far apart the abundances of two domains are, of pixels and of tile means.
+
+    Parameters
+    ----------
+    source, target : array, (n, K, h, w)
+        Abundances of the same n >= 2 tiles in both domains.
+    count : int
+        Pixels per domain, the same places in both.
+
+    Returns
+    -------
+    dict
+        `pad_pixels`, `pad_tiles`: proxy A-distance, the classifier fitted on every other tile
+        and tested on the rest, and the other way round. `mmd_pixels`, `mmd_tiles`: squared MMD.
+    """
+    means = [maps.mean((2, 3)) for maps in (source, target)]
+    drawn = [[pixels(maps[n::2], count // 2) for maps in (source, target)] for n in (0, 1)]
+    halves = [[maps[n::2] for maps in means] for n in (0, 1)]
+    return {
+        "pad_pixels": _held_out(drawn),
+        "pad_tiles": _held_out(halves),
+        "mmd_pixels": mmd(*(np.concatenate(parts) for parts in zip(*drawn, strict=True))),
+        "mmd_tiles": mmd(*means),
+    }
+
+
+def _held_out(halves: list[list[Features]]) -> float:
+    """Mean proxy A-distance of two halves ([source, target] each), fitted on one, tested on one."""
+    (a, b), (c, d) = halves
+    return (proxy_a_distance((a, b), (c, d)) + proxy_a_distance((c, d), (a, b))) / 2
 
 
 def embed(

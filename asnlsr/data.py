@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from asnlsr.config import TrainingConfig
 from asnlsr.degrade import degrade
+from asnlsr.domains import DOMAINS
 from asnlsr.relight import Relighting
 from asnlsr.splits import read_split
 from asnlsr.tiles import open_tiles, tile_ids
@@ -241,6 +242,10 @@ class TileDataModule(LightningDataModule):
             load_z(source, "lr_x2") if half else None,
         )
         self.val_lr, self.val_hr = load_z(val, "lr"), load_z(val, "hr")
+        # What is needed to see how alike the domains become: low resolution only.
+        self.val_domains = [
+            load_z(select(tiles, domain, roles["val"]), "lr") for domain in DOMAINS if target
+        ]
 
     def low_resolution(self) -> Tensor:
         """All low-resolution training tiles, source before target: (n, C, h, w)."""

@@ -12,9 +12,11 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from asnlsr.alignment import domain_distances, encode
 from asnlsr.data import load_z, select
 from asnlsr.domains import DOMAINS
 from asnlsr.metrics import tile_metrics
+from asnlsr.models import spec
 from asnlsr.splits import read_split
 from asnlsr.training import load_run
 
@@ -45,7 +47,8 @@ def evaluate(
     -------
     DataFrame
         Columns `KEYS`, `metric`, `value`; a row per run, domain, tile and metric. The rows of
-        `ms_per_tile` and `train_minutes` have an empty scene and tile.
+        `ms_per_tile` and `train_minutes` have an empty scene and tile, those of
+        `alignment.domain_distances` also the domain "both".
 
     Raises
     ------
@@ -71,6 +74,13 @@ def evaluate(
             rows.append(whole | {"metric": "ms_per_tile", "value": ms})
             rows.append(whole | {"metric": "train_minutes", "value": record["minutes"]})
             rows += _tile_rows(sr, hr, roles[role], run_keys | {"domain": domain}, record["scale"])
+        if spec(record["model"]).unmixes and len(roles[role]) > 1:
+            source, target = (encode(network, lr) for lr, _ in truth.values())
+            both = run_keys | {"domain": "both", "scene": "", "tile": ""}
+            rows += [
+                both | {"metric": m, "value": value}
+                for m, value in domain_distances(source, target).items()
+            ]
     return pd.DataFrame(rows, columns=[*KEYS, "metric", "value"])
 
 

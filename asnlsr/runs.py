@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
+import re
 import resource
 import subprocess
 from dataclasses import asdict, dataclass
@@ -97,6 +99,7 @@ class Run:
             "python": platform.python_version(),
             "versions": {name: version(name) for name in ("asnlsr", "torch", "pytorch-lightning")},
             "git_revision": _git_revision(),
+            "machine": _machine(),
         }
         with replacing(self.folder / "run.json") as part:
             part.write_text(json.dumps(record, indent=1))
@@ -131,6 +134,14 @@ def _tiles_hash(tiles: Path) -> str:
     """Hash of the recipe of both stores, which names the hashes of the source scenes."""
     recipes = [open_tiles(tiles, domain).attrs for domain in ("swir1", "swir2")]
     return hashlib.sha256(json.dumps(recipes, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _machine() -> str:
+    """Processor, number of cores and system; no name of the computer."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else []
+    processor = names[0] if names else platform.processor()
+    return f"{processor}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
 
 def _git_revision() -> str:

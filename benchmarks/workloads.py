@@ -13,8 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from asnlsr.losses import training_losses
 from asnlsr.models import build, spec
+from asnlsr.training import keep_freed_memory
 from benchmarks.reference import sanl, srformer
 
+keep_freed_memory()  # as training does
 NETWORKS = ("rcam", "esrt", "srformer", "snlsr", "asnlsr")
 BANDS, SIDE, SCALE, BATCH = 30, 32, 4, 4  # 32 -> 128 pixels, as published
 
@@ -44,7 +46,7 @@ def training_step(name: str, variant: str = "") -> Callable[[], None]:
     Four source tiles, all of them super-resolved.
     """
     network = network_of(name, variant)
-    optimizer = torch.optim.Adam(network.parameters())
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
     size = SCALE * SIDE
     batch = {
         "lr": torch.rand(BATCH, BANDS, SIDE, SIDE),

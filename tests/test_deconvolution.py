@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from asnlsr.data import log_scale, unscale
 from asnlsr.degrade import ForwardOperator, degrade, gaussian_psf, halo
@@ -110,17 +111,17 @@ def test_brighter_in_brighter_out(model):
     assert torch.allclose(network(lr + 0.1).sr, network(lr).sr + 0.1, atol=1e-5)
 
 
-def test_number_of_iterations_is_the_best_on_validation():
+def test_number_of_iterations_is_the_least_that_does_on_validation():
+    """No more than 0.02 dB below the best of a hundred, and one fewer would be."""
     network, example = build("richardson-lucy"), tiles()
     network.fit(example)
+    lr, hr = example.val_lr[:, ::5], example.val_hr[:, ::5]
+    curve = [float(psnr(z, hr, 1)) for z in islice(network.estimates(lr), 101)]
     chosen = int(network.iterations)
-    assert 1 < chosen
-
-    def quality(count):
-        network.iterations.fill_(count)
-        return psnr(network(example.val_lr[:, ::5]).sr, example.val_hr[:, ::5], 1)
-
-    assert quality(chosen) >= max(quality(chosen - 1), quality(min(chosen + 1, 100)))
+    assert chosen > 1
+    assert curve[chosen] >= max(curve) - 0.02
+    assert max(curve[:chosen]) < max(curve) - 0.02
+    assert float(psnr(network(lr).sr, hr, 1)) == pytest.approx(curve[chosen], abs=1e-4)
 
 
 def test_linear_filter_finds_a_filter_that_is_there():
@@ -129,17 +130,14 @@ def test_linear_filter_finds_a_filter_that_is_there():
     taps = torch.rand(16, 1, 3, 3, generator=random)
     taps /= taps.sum((2, 3), keepdim=True)
     example = tiles()
-    wide = torch.nn.functional.pad(
-        torch.rand(40, 1, 16, 16, generator=random), [1] * 4, "replicate"
-    )
-    hr = torch.nn.functional.pixel_shuffle(torch.nn.functional.conv2d(wide, taps), 4)
-    lr = wide[..., 1:-1, 1:-1]
+    lr = torch.rand(40, 1, 16, 16, generator=random)
+    hr = F.pixel_shuffle(F.conv2d(F.pad(lr, [1] * 4, "replicate"), taps), 4)
     example.batches = SimpleNamespace(source_lr=lr[:30], source_hr=hr[:30])
     example.val_lr, example.val_hr = lr[30:], hr[30:]
     network = build("linear", bands=1)
     network.fit(example)
     assert (network(lr[30:]).sr - hr[30:]).abs().max() < 1e-3
-    assert torch.allclose(network.taps[:, :, 3:6, 3:6], taps, atol=1e-3)
+    assert torch.allclose(network.taps[:, :, 2:5, 2:5], taps, atol=1e-3)
 
 
 @pytest.mark.parametrize("model", ["bicubic-centred", *ITERATIVE, "linear"])

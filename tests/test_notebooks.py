@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 import pvlib
 import pytest
+from safetensors.torch import load_file
 
-from asnlsr.config import Workspace
+from asnlsr.config import AT_ONCE, Workspace
+from asnlsr.models import MODELS
 from asnlsr.simulate import PHOTON_NOISE, READ_NOISE
 from tests.smoke_book import PAGES, ROOT, smoke_book
 
@@ -476,6 +478,70 @@ def test_chapter_6_reading(executed):
     assert value["drops_more"] == (", ".join(more) or "none")
     assert value["test_scenes"] == 1  # so that its drop is that of all tiles
     assert value["smaller_somewhere"] == 3 - len(more)
+
+
+def test_chapter_7_toy(executed):
+    """A quarter of the patterns passes; the weakest by the transform of a Gaussian."""
+    value = glued(executed["07"])
+    assert value["toy_lost"] == 128 - 128 // 4
+    # At the Nyquist frequency of the camera, 1/8 per pixel, two equal aliases meet.
+    variance = 6.306 * math.cos(3.082) ** 2 + 3.340 * math.sin(3.082) ** 2
+    weakest = math.sqrt(2) * math.exp(-2 * math.pi**2 * variance / 8**2)
+    assert value["toy_condition"] == pytest.approx(1 / weakest, rel=0.1)
+    assert value["toy_flux"] < 1e-12
+    assert value["flux_error"] < 1e-12
+    assert value["toy_best"] < value["toy_best_clean"]  # noise asks for an earlier stop
+
+
+def test_chapter_7_operator(executed):
+    value = glued(executed["07"])
+    assert value["adjoint_error"] < 1e-6
+    assert value["operator_error"] < 1e-5  # two orders of summation in single precision
+
+
+def test_chapter_7_results(executed):
+    """The long table says it too; the row without iterations is chapter 3's, by another formula."""
+    value = glued(executed["07"])
+    gain = {}
+    for name in AT_ONCE[1:]:
+        gain[name] = mean_psnr(name, "swir2") - mean_psnr("bicubic", "swir2")
+        assert value[f"gain_{name}"] == pytest.approx(gain[name], abs=1e-6)
+    handicap = glued(executed["03"])["handicap_swir2"]
+    assert value["gain_bicubic-centred"] == pytest.approx(handicap, abs=1e-3)
+    for name in ("back-projection", "richardson-lucy"):
+        assert value[f"gain_{name}"] > handicap  # where they start from
+        stored = load_file(SMOKE.run(name) / "weights.safetensors")["iterations"]
+        assert value[f"iterations_{name}"] == int(stored)
+    assert value["best_method"] == MODELS[max(gain, key=gain.__getitem__)].label
+    networks = {m for m in MODELS if m not in AT_ONCE} & {
+        row["model"] for row in rows(SMOKE.metrics("blind"))
+    }
+    strongest = max(mean_psnr(name, "swir2") for name in networks)
+    lead = mean_psnr("bicubic", "swir2") + max(gain.values()) - strongest
+    assert value["lead_size"] == pytest.approx(abs(lead), abs=1e-6)
+    assert value["lead_word"] == ("more" if lead > 0 else "less")
+
+
+def test_chapter_7_failures(executed):
+    """What is assumed rightly does best, and the more it is broken the worse."""
+    value = glued(executed["07"])
+    assert value["peak_0"] >= value["peak_2"] >= value["peak_5"]
+    assert min(value[f"missed_{percent}"] for percent in (0, 2, 5)) >= 0
+    assert value["cheat"] == value["missed_0"]
+    assert value["width_right"] > max(value["width_narrow"], value["width_wide"])
+    assert value["best_width"] in (0.9, 1.0, 1.1)
+    assert value["offset_0"] == pytest.approx(value["width_right"], abs=1e-4)
+    for kind in ("offset", "offset_linear"):
+        gains = [value[f"{kind}_{pixels}"] for pixels in range(4)]
+        assert gains == sorted(gains, reverse=True)
+
+
+def test_chapter_7_limits(executed):
+    value = glued(executed["07"])
+    assert value["invisible_white"] == pytest.approx(100 * 15 / 16, abs=0.5)
+    # What the camera saw has been put right, so that more of the rest is what it did not see.
+    assert value["invisible_bicubic"] < value["invisible_rl"] < 100
+    assert value["mirror_cost"] > 0
 
 
 def test_chapter_8_components(executed):

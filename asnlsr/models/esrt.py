@@ -207,5 +207,8 @@ class ESRT(nn.Module):
     def forward(self, x: Tensor) -> SuperResolution:
         """Super-resolve (B, C, h, w)."""
         f = self.head(x)
-        sr = self.tail(self.neck(self.body(f))) + F.relu(self.branch(f))
-        return SuperResolution(sr=sr + enlarge(x, self.scale) if self.skip else sr)
+        sr = self.tail(self.neck(self.body(f)))
+        sr += self.branch(f).relu_()
+        if self.skip:
+            sr += enlarge(x, self.scale)
+        return SuperResolution(sr=sr)

@@ -10,7 +10,7 @@ from asnlsr.data import TileDataModule
 from asnlsr.metrics import psnr
 from asnlsr.models.output import SuperResolution
 
-SIDE = 9  # low-resolution pixels in a row and in a column that a filter sees
+SIDE = 7  # low-resolution pixels in a row and in a column that a filter sees
 _MIDDLE = SIDE**2 // 2
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # relative to the mean square of an input
 

@@ -109,5 +109,5 @@ class RCAM(nn.Module):
             half = y if n > 1 else None
             y = stage(y)
             if self.skip:
-                y = y + enlarge(x, 2**n)
+                y += enlarge(x, 2**n)
         return SuperResolution(sr=y, sr_half=half)

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
-from torch.nn import functional as F
 
 # Coefficients c_n of the degree-7 Chebyshev interpolant of exp on [-1, 1], largest error 2.2e-7.
 # A Taylor series needs ten terms for the same accuracy.
@@ -38,8 +37,20 @@ def _series(moments: Tensor, t: Tensor) -> Tensor:
     return total
 
 
+def _unit(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Scale rows (P, C) to unit norm; also return the norms (P, 1)."""
+    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_(min=1e-12)
+    return x / norm, norm
+
+
+def _through_unit(grad: Tensor, unit: Tensor, norm: Tensor) -> Tensor:
+    """Gradient of the rows that `_unit` scaled, from the gradient of the scaled ones."""
+    along = (grad * unit).sum(1, keepdim=True)
+    return grad.addcmul_(unit, along, value=-1).div_(norm)
+
+
 class _Attention(torch.autograd.Function):
-    """o_i = sum_j softmax_j(q_i k_j) v_j for tokens (P, C) with abs(q_i k_j) <= 1."""
+    """o_i = sum_j softmax_j(q_i k_j) v_j for tokens (P, C), q and k scaled to unit norm."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -47,8 +58,9 @@ class _Attention(torch.autograd.Function):
         out = torch.empty_like(v)
         for start in range(0, len(q), _CHUNK):
             part = slice(start, start + _CHUNK)
-            numerator = _series(_moments(v[part], k[part], _TERMS), q[part])
-            denominator = _series(_moments(torch.ones_like(k[part]), k[part], _TERMS), q[part])
+            (unit_q, _), (unit_k, _) = _unit(q[part]), _unit(k[part])
+            numerator = _series(_moments(v[part], unit_k, _TERMS), unit_q)
+            denominator = _series(_moments(torch.ones_like(unit_k), unit_k, _TERMS), unit_q)
             torch.div(numerator, denominator, out=out[part])
         return out
 
@@ -70,17 +82,19 @@ def _backward_chunk(
     With a_i = g_i / D(q_i):  dq_i = a_i (N'(q_i) - o_i D'(q_i)),  dv_j = sum_i a_i e^(q_i k_j),
     dk_j = sum_i a_i q_i (v_j - o_i) e^(q_i k_j).
     """
+    (q, norm_q), (k, norm_k) = _unit(q), _unit(k)
     of_v = _moments(v, k, _TERMS + 1)
     of_1 = _moments(torch.ones_like(k), k, _TERMS + 1)
     denominator = _series(of_1[:-1], q)
     a = grad / denominator
     out = _series(of_v[:-1], q).div_(denominator)
     slope = _series(of_v[1:], q)
-    torch.mul(a, slope.addcmul_(out, _series(of_1[1:], q), value=-1), out=grad_q)
+    slope.addcmul_(out, _series(of_1[1:], q), value=-1).mul_(a)
+    grad_q.copy_(_through_unit(slope, q, norm_q))
     of_a = _moments(a, q, _TERMS + 1)
     grad_v.copy_(_series(of_a[:-1], k))
     minus = _series(_moments(out.mul_(a).mul_(q), q, _TERMS), k)
-    torch.sub(_series(of_a[1:], k).mul_(v), minus, out=grad_k)
+    grad_k.copy_(_through_unit(_series(of_a[1:], k).mul_(v).sub_(minus), k, norm_k))
 
 
 def abundance_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -88,6 +102,7 @@ def abundance_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     .. math:: o_i = \sum_j \mathrm{softmax}_j(q_i k_j)\, v_j
 
+    with q and k scaled to unit norm first, so that abs(q_i k_j) <= 1.
     Since q_i k_j is a product of two scalars, o_i = N(q_i)/D(q_i) with one scalar function per
     token, N(t) = sum_j e^(t k_j) v_j and D(t) = sum_j e^(t k_j). A polynomial for the
     exponential turns both into a few moments of k: cost C x 8 in place of C x C.
@@ -95,8 +110,7 @@ def abundance_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     Parameters
     ----------
     q, k, v : Tensor, (P, C), float
-        Queries, keys and values of P tokens; rows of `q` and `k` have at most unit norm, so
-        that abs(q_i k_j) <= 1, where the polynomial holds to 2.2e-7.
+        Queries, keys and values of P tokens. The polynomial holds to 2.2e-7.
 
     Returns
     -------
@@ -134,8 +148,6 @@ class SANL(nn.Module):
         B, C, h, w = x.shape
         e = self.embed(x)
         tokens = e.permute(0, 2, 3, 1).reshape(-1, C)  # (B h w, C)
-        q = F.normalize(self.query(tokens), dim=1)
-        k = F.normalize(self.key(tokens), dim=1)
-        o = self.out(self.attend(q, k, self.value(tokens)))
-        attended: Tensor = e + o.view(B, h, w, C).permute(0, 3, 1, 2)
+        o = self.attend(self.query(tokens), self.key(tokens), self.value(tokens))
+        attended: Tensor = e + self.out(o).view(B, h, w, C).permute(0, 3, 1, 2)
         return attended

@@ -2,12 +2,14 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from asnlsr.models.sanl import SANL
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """One C x C softmax matrix per token of (P, C) (Hu et al. 2024)."""
+    """One C x C softmax matrix per token of (P, C), of unit queries and keys (Hu et al. 2024)."""
+    q, k = F.normalize(q, dim=1), F.normalize(k, dim=1)
     weights = torch.softmax(q[:, :, None] * k[:, None, :], dim=-1)  # (P, C, C)
     return (weights @ v[:, :, None])[..., 0]
 

@@ -1,0 +1,168 @@
+"""The runs behind the book's claims: which, in what order, and how their results are recorded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from asnlsr.config import AT_ONCE, Workspace
+from asnlsr.files import replacing
+
+PAIRED = ("snlsr-unmix", "asnlsr")  # compared with each other: ten seeds give a sign-flip test
+SEEDS, FEWER_SEEDS = 10, 5
+# Ablation of A-SNLSR and its controls. lambda = 0 is snlsr-unmix, step for step.
+ABLATION = {
+    "snlsr-frozen": ("skip=false",),
+    "snlsr": ("skip=false",),
+    "snlsr-unmix": ("skip=false", "by=tile"),
+    "asnlsr": ("skip=false", "reversal=0.1", "reversal=1.0", "by=tile"),
+    "bicubic": ("by=tile",),
+}
+# What is kept of run.json beside the configuration.
+_KEPT = (
+    "model", "protocol", "recipe", "seed", "preset", "parameters", "minutes", "peak_memory_gb",
+    "device", "machine", "python", "versions", "git_revision", "code_sha256", "tiles_sha256",
+    "split_sha256", "config",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of the evidence; `setting` is empty, a `--set` of training, or `by=tile`."""
+
+    model: str
+    protocol: str
+    recipe: str
+    seed: int
+    setting: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder."""
+        model = f"{self.model}_{self.setting}" if self.setting else self.model
+        return f"{model}-{self.protocol}-{self.recipe}-s{self.seed}"
+
+    @property
+    def turn(self) -> tuple[bool, int, bool]:
+        """Order of computing: ablation last, then seed by seed, the blind protocol first."""
+        return bool(self.setting), self.seed, self.protocol != "blind"
+
+
+def plan(models: Sequence[str], seeds: int = SEEDS, ablation: bool = True) -> list[Planned]:
+    """Return all runs of the evidence in the order in which they are to be computed.
+
+    Ten seeds of both recipes for the models of `PAIRED`, five of recipe `warm` for the others
+    and, under the protocol of the published table, of recipe `published`. One of those that
+    take no training steps: nothing in them is random.
+
+    Parameters
+    ----------
+    models : sequence of str
+        Names in the registry.
+    seeds : int
+        At most so many seeds of each.
+    ablation : bool
+        Whether to add the runs of `ABLATION`: blind, recipe `warm`, five seeds.
+    """
+    return sorted(_plan(models, seeds, ablation), key=lambda run: run.turn)
+
+
+def _plan(models: Sequence[str], seeds: int, ablation: bool) -> Iterator[Planned]:
+    for model in models:
+        most = 1 if model in AT_ONCE else SEEDS if model in PAIRED else FEWER_SEEDS
+        for seed in range(min(most, seeds)):
+            for protocol in ("blind", "as-released"):
+                yield Planned(model, protocol, "warm", seed)
+                if model in PAIRED or (protocol == "as-released" and model not in AT_ONCE):
+                    yield Planned(model, protocol, "published", seed)
+        for setting in ABLATION.get(model, ()) if ablation else ():
+            for seed in range(min(most, FEWER_SEEDS, seeds)):
+                yield Planned(model, "blind", "warm", seed, setting)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Results of runs: `metrics` and `history` have the columns `run` and `setting` too."""
+
+    metrics: pd.DataFrame  # a row per run, domain, tile and metric
+    history: pd.DataFrame  # a row per run and interval of training
+    runs: dict[str, dict[str, Any]]  # name: configuration, versions, machine, time and memory
+    missing: list[str]  # names of the runs that were wanted and are not there
+
+    def merged(self, older: Results) -> Results:
+        """Return these results and those of other runs in `older`."""
+        tables = {}
+        for name in ("metrics", "history"):
+            rows = getattr(older, name)
+            both = [getattr(self, name), rows[~rows["run"].isin(list(self.runs))]]
+            kept = [part for part in both if len(part)] or both[:1]
+            tables[name] = pd.concat(kept).sort_values("run", kind="stable")
+        missing = [name for name in self.missing if name not in older.runs]
+        runs = dict(sorted((older.runs | self.runs).items()))
+        return Results(runs=runs, missing=missing, **tables)
+
+
+def collect(space: Workspace, wanted: Sequence[Planned]) -> Results:
+    """Return the results of the runs of a workspace that are finished and measured."""
+    runs: dict[str, dict[str, Any]] = {}
+    tables: dict[str, list[pd.DataFrame]] = {"metrics": [], "history": []}
+    for run in wanted:
+        made = space.root / "runs" / run.name
+        if not ((made / "run.json").exists() and (made / "metrics.csv").exists()):
+            continue
+        whole = json.loads((made / "run.json").read_text())
+        runs[run.name] = {key: whole.get(key) for key in _KEPT} | {
+            "setting": run.setting,
+            "benchmark": _benchmark(space.root / f"benchmarks/train-{run.name}.tsv"),
+        }
+        for name, parts in tables.items():
+            if (made / f"{name}.csv").stat().st_size > 1:  # bicubic has no history
+                rows = pd.read_csv(made / f"{name}.csv")
+                parts.append(rows.assign(run=run.name, setting=run.setting))
+    empty = pd.DataFrame({"run": [], "setting": []}, dtype=str)
+    whole_tables = {name: pd.concat(parts) if parts else empty for name, parts in tables.items()}
+    missing = [run.name for run in wanted if run.name not in runs]
+    return Results(runs=runs, missing=missing, **whole_tables)
+
+
+def _benchmark(path: Path) -> dict[str, float]:
+    """Seconds, largest memory (MB) and processor seconds that the workflow measured of a job."""
+    if not path.exists():
+        return {}
+    measured = pd.read_csv(path, sep="\t").iloc[-1]
+    return {key: float(measured[key]) for key in ("s", "max_rss", "cpu_time")}
+
+
+def read_results(folder: Path) -> Results:
+    """Return what is recorded in a folder; nothing where there is none."""
+    if not (folder / "runs.json").exists():
+        return collect(Workspace(base=folder), [])
+    tables = {}
+    for name in ("metrics", "history"):
+        rows = pd.read_csv(folder / f"{name}.csv.gz", dtype={"run": str, "setting": str})
+        tables[name] = rows.fillna({"setting": ""})  # CSV knows no empty word
+    document = json.loads((folder / "runs.json").read_text())
+    return Results(runs=document["runs"], missing=document["missing"], **tables)
+
+
+def record(space: Workspace, wanted: Sequence[Planned], folder: Path, command: str) -> Results:
+    """Add the results of the finished runs of a workspace to those recorded in a folder.
+
+    Writes `metrics.csv.gz`, `history.csv.gz` and `runs.json`, which also names the command and
+    the missing runs. A run recorded before is kept unless the workspace holds it again.
+    """
+    results = collect(space, wanted).merged(read_results(folder))
+    packed = {"method": "gzip", "mtime": 0}  # same results, same bytes
+    for name in ("metrics", "history"):
+        with replacing(folder / f"{name}.csv.gz") as part:
+            rows = getattr(results, name)
+            rows.to_csv(part, index=False, float_format="%.6g", compression=packed)
+    document = {"command": command, "missing": results.missing, "runs": results.runs}
+    with replacing(folder / "runs.json") as part:
+        part.write_text(json.dumps(document, indent=1) + "\n")
+    return results

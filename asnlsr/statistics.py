@@ -1,0 +1,125 @@
+"""What seeds and scenes allow to say: means, paired differences, tests.
+
+Everywhere the units of `x` are those of the metric. Seeds are the unit for "does it depend on the
+random start?", scenes for "does it hold elsewhere?"; tiles of a scene are not independent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+RESAMPLES = 9999
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean of paired differences with its 95 % interval; `p` of the sign-flip test."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    pairs: int
+
+
+def paired_difference(x: ArrayLike, y: ArrayLike, seed: int = 0) -> Difference:
+    """Compare two models on the same seeds.
+
+    Parameters
+    ----------
+    x, y : array_like, (n,)
+        A metric of both models, pair by pair.
+
+    Returns
+    -------
+    Difference
+        Of x - y: bias-corrected accelerated bootstrap interval of the mean, and the two-sided
+        p of the test that flips the sign of every difference. All 2^n flips are tried if they
+        are no more than `RESAMPLES`, so p is at least 2 / 2^n: 0.0625 for five pairs.
+
+    References
+    ----------
+    Efron 1987, JASA 82 (BCa); Fisher 1935 (sign flips).
+    """
+    d = np.asarray(x, dtype=float) - np.asarray(y, dtype=float)
+    if len(d) < 2:
+        raise ValueError(f"{len(d)} pairs: a difference needs at least two seeds")
+    low, high = (d.mean(), d.mean()) if np.ptp(d) == 0 else _bca(d, seed)
+    flips = stats.permutation_test(
+        (d,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, vectorized=True, rng=seed
+    )
+    return Difference(float(d.mean()), float(low), float(high), float(flips.pvalue), len(d))
+
+
+def _bca(d: NDArray[np.float64], seed: int) -> tuple[float, float]:
+    found = stats.bootstrap((d,), np.mean, n_resamples=RESAMPLES, method="BCa", rng=seed)
+    interval = found.confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def scene_interval(
+    tiles: pd.DataFrame, level: float = 0.95, resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of a mean over tiles when scenes are the independent unit.
+
+    Scenes are drawn with replacement, then tiles within each drawn scene, and, where there are
+    several seeds, one set of seeds for all of them.
+
+    Parameters
+    ----------
+    tiles : DataFrame
+        Columns `scene`, `tile`, `value`, a row per tile (already averaged over seeds).
+
+    References
+    ----------
+    Davison & Hinkley 1997, Bootstrap Methods and their Application, section 3.8.
+    """
+    rng = np.random.default_rng(seed)
+    scenes = [group.to_numpy(dtype=float) for _, group in tiles.groupby("scene")["value"]]
+    means = np.empty(resamples)
+    for n in range(resamples):
+        drawn = [scenes[k] for k in rng.integers(len(scenes), size=len(scenes))]
+        parts = [values[rng.integers(len(values), size=len(values))] for values in drawn]
+        means[n] = np.concatenate(parts).mean()
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def holm(p: ArrayLike) -> NDArray[np.float64]:
+    """Return p-values corrected for their number, in the given order (Holm 1979)."""
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    corrected = np.empty(len(p))
+    corrected[order] = stepped.clip(max=1)
+    return corrected
+
+
+def friedman(table: pd.DataFrame) -> float:
+    """Return p that all columns (models) rank alike over the rows (seeds) (Friedman 1937)."""
+    return float(stats.friedmanchisquare(*table.to_numpy().T).pvalue)
+
+
+def compare_all(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """Compare every pair of models.
+
+    Parameters
+    ----------
+    table : DataFrame, (seeds, models)
+        A metric; rows with a missing model are left out.
+
+    Returns
+    -------
+    DataFrame
+        Columns `a`, `b` and those of `Difference` (of a - b), `p_holm`.
+    """
+    whole = table.dropna()
+    pairs = [(a, b) for n, a in enumerate(whole) for b in whole.columns[n + 1 :]]
+    rows = [{"a": a, "b": b} | vars(paired_difference(whole[a], whole[b], seed)) for a, b in pairs]
+    found = pd.DataFrame(rows)
+    return found.assign(p_holm=holm(found["p"]))

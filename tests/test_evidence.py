@@ -1,0 +1,107 @@
+"""The evidence: which runs, in what order, and records that grow piece by piece."""
+
+import json
+import shutil
+from collections import Counter
+
+import pandas as pd
+import pytest
+
+from asnlsr.config import Workspace
+from asnlsr.evaluate import evaluate
+from asnlsr.evidence import Planned, plan, read_results, record
+from asnlsr.training import train
+
+MODELS = ["bicubic", "esrt", "snlsr-frozen", "snlsr", "snlsr-unmix", "asnlsr"]
+
+
+def test_plan_has_ten_paired_seeds_in_both_recipes_and_protocols():
+    runs = Counter((r.model, r.protocol, r.recipe) for r in plan(MODELS) if not r.setting)
+    for model in ("asnlsr", "snlsr-unmix"):
+        for protocol in ("blind", "as-released"):
+            assert runs[model, protocol, "warm"] == runs[model, protocol, "published"] == 10
+    assert runs["esrt", "blind", "warm"] == runs["snlsr", "as-released", "published"] == 5
+    assert runs["bicubic", "blind", "warm"] == 1  # nothing in it is random
+
+
+def test_plan_goes_seed_by_seed_and_blind_before_as_released():
+    runs = plan(MODELS)
+    main = [run for run in runs if not run.setting]
+    assert runs[: len(main)] == main  # the ablation comes last
+    assert [run.seed for run in main] == sorted(run.seed for run in main)
+    first = [run.protocol for run in main if run.seed == 0]
+    assert first == sorted(first, key=["blind", "as-released"].index)
+    assert len({run.name for run in runs}) == len(runs)
+    assert {run.seed for run in plan(MODELS, seeds=2)} == {0, 1}
+
+
+def test_name_of_a_planned_run_is_that_of_the_workspace(tmp_path):
+    space = Workspace("smoke", base=tmp_path)
+    assert Planned("asnlsr", "blind", "warm", 3).name == space.run("asnlsr", seed=3).name
+    name = Planned("asnlsr", "blind", "warm", 0, "skip=false").name
+    assert name == "asnlsr_skip=false-blind-warm-s0"
+
+
+@pytest.fixture
+def measured(tiny_tiles, tiny_split, tmp_path):
+    """Make a finished, measured run of bicubic with a seed; return workspace and function."""
+    space = Workspace("smoke", base=tmp_path / "data")
+
+    def make(seed):
+        run = train(
+            "bicubic", tiny_tiles, tiny_split, space.run("bicubic", seed=seed),
+            preset="smoke", seed=seed,
+        )  # fmt: skip
+        evaluate([run], tiny_tiles, tiny_split, progress=False).to_csv(run / "metrics.csv")
+        return run
+
+    return space, make
+
+
+def test_record_holds_what_is_there_and_names_what_is_missing(measured, tmp_path):
+    space, make = measured
+    wanted = [Planned("bicubic", "blind", "warm", seed) for seed in range(3)]
+    run = make(0)
+    assert record(space, wanted, tmp_path / "results", "make evidence").missing == [
+        "bicubic-blind-warm-s1",
+        "bicubic-blind-warm-s2",
+    ]
+    # The next piece, in a clone that no longer has the first run.
+    shutil.rmtree(run)
+    make(1)
+    assert record(space, wanted, tmp_path / "results", "x").missing == ["bicubic-blind-warm-s2"]
+    assert list(read_results(tmp_path / "results").runs) == [
+        "bicubic-blind-warm-s0",
+        "bicubic-blind-warm-s1",
+    ]
+    metrics = pd.read_csv(tmp_path / "results/metrics.csv.gz")
+    expected = pd.read_csv(space.run("bicubic", seed=1) / "metrics.csv")
+    for seed in (0, 1):
+        found = metrics[(metrics["seed"] == seed) & (metrics["metric"] == "psnr")]["value"]
+        truth = expected[expected["metric"] == "psnr"]["value"]
+        assert found.tolist() == pytest.approx(truth.tolist(), rel=1e-5)  # bicubic has no seed
+    document = json.loads((tmp_path / "results/runs.json").read_text())
+    assert document["missing"] == ["bicubic-blind-warm-s2"]
+    assert document["runs"]["bicubic-blind-warm-s1"]["seed"] == 1
+    assert "cores" in document["runs"]["bicubic-blind-warm-s1"]["machine"]
+
+
+def test_record_of_unchanged_results_is_the_same_bytes(measured, tmp_path):
+    space, make = measured
+    make(0)
+    folder, wanted = tmp_path / "results", [Planned("bicubic", "blind", "warm", 0)]
+    before, after = (
+        (
+            record(space, wanted, folder, "x").missing,
+            [p.read_bytes() for p in sorted(folder.iterdir())],
+        )
+        for _ in range(2)
+    )
+    assert before == after
+
+
+def test_unfinished_run_is_missing(measured, tmp_path):
+    space, make = measured
+    (make(0) / "metrics.csv").unlink()
+    wanted = [Planned("bicubic", "blind", "warm", 0)]
+    assert record(space, wanted, tmp_path / "results", "x").missing == ["bicubic-blind-warm-s0"]

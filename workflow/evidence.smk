@@ -1,0 +1,38 @@
+"""The evidence: all systems and controls, many seeds, both protocols; see asnlsr/evidence.py.
+
+The long computing may be cut short at any time and goes on with the next call. What is recorded
+in data/results is not computed again.
+"""
+
+from asnlsr.evidence import SEEDS, plan, read_results
+
+RESULTS = Path("data/results") / SPACE.root.name
+# The ablation is one of the networks, not of the data.
+PLAN = plan(MODELS, int(config.get("seeds", SEEDS)), ablation=DATASET == "simulated")
+RECORDED = read_results(RESULTS).runs
+TURNS = sorted({run.turn for run in PLAN})
+FIRST = len(TURNS) + 1
+
+
+def turn(wildcards):
+    """Return the priority of a training run: earlier in the plan, higher."""
+    places = [len(TURNS) - TURNS.index(run.turn) for run in PLAN if run.name == RUN.format(**wildcards)]
+    return max(places, default=0)
+
+
+rule evidence:
+    input:
+        [
+            f"{SPACE.root}/runs/{run.name}/metrics.csv"
+            for run in PLAN
+            if run.name not in RECORDED
+        ],
+
+
+rule results:
+    params:
+        arguments=[PRESET, DATASET, *MODELS],
+    message:
+        "Recording what is finished of the evidence"
+    shell:
+        "python workflow/record_results.py {params.arguments}"
