@@ -98,12 +98,13 @@ def training_config(
     frozen = model == "snlsr-frozen"  # has nothing to warm up
     single_image = model in SINGLE_IMAGE
     bandwise = model in ("bandwise", "bandwise-oracle")
+    double = 2 if bandwise else 1  # a step with few bands is cheap
     config = TrainingConfig(
-        steps=sizes.frozen_steps if frozen else sizes.steps,
+        steps=sizes.frozen_steps if frozen else double * sizes.steps,
         warmup_steps=sizes.warmup_steps if warm and not frozen and not single_image else 0,
         crop=sizes.crop,
-        batch=2 * sizes.batch if bandwise else sizes.batch,  # of few bands
-        log_every=sizes.log_every,
+        batch=double * sizes.batch,
+        log_every=double * sizes.log_every,
         restarts=1 if warm else 4,
         lr_unmixing=0.3 if warm else 1.0,
         turns=warm,

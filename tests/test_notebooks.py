@@ -587,3 +587,8 @@ def test_chapter_8_gains(executed):
     assert value["ahead"] == pytest.approx(ahead, abs=1e-6)
     # Two test tiles at smoke, all of them shown: without noise the gain is that of the table.
     assert value["clean_bandwise"] == pytest.approx(value["gain_swir2_bandwise"], abs=1e-3)
+    # Shared and own squares add up, because the mean over bands is orthogonal to the rest.
+    assert value["shared_before"] + value["own_before"] == pytest.approx(100)
+    pooled = 10 * math.log10(100 / (value["shared_after"] + value["own_after"]))
+    assert pooled == pytest.approx(value["gain_swir2_bandwise"], abs=0.1)
+    assert value["ceiling"] == pytest.approx(10 * math.log10(100 / value["own_before"]))
