@@ -222,6 +222,14 @@ def test_methods_without_steps_never_look_at_target_truth(run, poisoned, model, 
     assert_same_weights(weights(clean), weights(dirty))
 
 
+def test_bandwise_reads_no_target_truth_and_its_oracle_nothing_else(run, poisoned):
+    overrides = {"steps": 2, "log_every": 2, "batch": 2}
+    clean, dirty = (run("bandwise", overrides=overrides, **t) for t in ({}, {"tiles": poisoned}))
+    assert_same_weights(weights(clean), weights(dirty))
+    oracle = weights(run("bandwise-oracle", overrides=overrides, tiles=poisoned))
+    assert all(value.isnan().any() for value in oracle.values())
+
+
 @pytest.mark.parametrize("protocol", ["blind", "as-released"])
 def test_only_as_released_looks_at_target_truth(run, poisoned, protocol):
     """Blind runs end with the same weights whatever the target truth is."""

@@ -55,8 +55,8 @@ class Residual(nn.Module):
 def detail(features: int, scale: int) -> nn.Sequential:
     """Features (N, F, h, w) to detail (N, 1, r h, r w), which is zero before training."""
     last = nn.Conv2d(features, scale**2, 3, padding=1)
-    nn.init.zeros_(last.weight)
-    nn.init.zeros_(last.bias)
+    for weight in last.parameters():
+        nn.init.zeros_(weight)
     return nn.Sequential(last, nn.PixelShuffle(scale))
 
 
@@ -121,4 +121,5 @@ class Bandwise(nn.Module):
     def _own_detail(self, x: Tensor, bands: Tensor, guide: Tensor) -> Tensor:
         means = spectral_means(x, bands)  # (B, n, W, h, w)
         features = self.band(means.flatten(0, 1)).unflatten(0, means.shape[:2]) + guide[:, None]
-        return self.band_detail(features.flatten(0, 1))[:, 0].unflatten(0, means.shape[:2])
+        own: Tensor = self.band_detail(features.flatten(0, 1))[:, 0]
+        return own.unflatten(0, means.shape[:2])
