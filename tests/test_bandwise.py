@@ -14,7 +14,7 @@ def trained(scale=4, seed=0):
     """Return a network whose last layers are not zero, as after training."""
     torch.manual_seed(seed)
     network = build("bandwise", scale=scale).eval()
-    for layers in (network.shared_detail, network.band_detail):
+    for layers in (network.shared_detail, network.own_detail):
         torch.nn.init.normal_(layers[-2].weight, std=0.01)
     return network
 

@@ -8,6 +8,8 @@ from torch.nn import functional as F
 
 from asnlsr.models.output import SuperResolution, doublings, enlarge
 
+FEATURES, BLOCKS = 48, 6  # channels and residual blocks of the large network
+OWN_FEATURES = 24  # channels of the small one, which has one block and runs for every band
 WIDTHS = (1, 3, 7)  # bands in the spectral means around a band; the mean of all bands is added
 CONTRAST = 0.1  # z; the size of local contrast, which the first convolutions divide by
 PART = 64  # bands worked on at a time, which bounds the memory for a sensor with hundreds
@@ -76,10 +78,6 @@ class Bandwise(nn.Module):
         Ignored, because any number fits; the registry gives it to every network.
     scale : int
         r, a power of two.
-    features, blocks : int
-        Channels and residual blocks of the large network.
-    band_features : int
-        Channels of the small one, which has one residual block.
 
     Raises
     ------
@@ -87,25 +85,18 @@ class Bandwise(nn.Module):
         If `scale` is not 2, 4 or 8.
     """
 
-    def __init__(
-        self,
-        bands: int = 30,
-        scale: int = 4,
-        features: int = 48,
-        blocks: int = 6,
-        band_features: int = 24,
-    ) -> None:
+    def __init__(self, bands: int = 30, scale: int = 4) -> None:
         super().__init__()
         doublings(scale)
         self.scale = scale
         self.shared = nn.Sequential(
-            LocalContrast(1, features), *(Residual(features) for _ in range(blocks))
+            LocalContrast(1, FEATURES), *(Residual(FEATURES) for _ in range(BLOCKS))
         )
-        self.shared_detail = detail(features, scale)
-        self.guide = nn.Conv2d(features, band_features, 1)
-        self.band = LocalContrast(len(WIDTHS) + 1, band_features)
-        self.band_detail = nn.Sequential(
-            nn.ReLU(), Residual(band_features), *detail(band_features, scale)
+        self.shared_detail = detail(FEATURES, scale)
+        self.guide = nn.Conv2d(FEATURES, OWN_FEATURES, 1)
+        self.own = LocalContrast(len(WIDTHS) + 1, OWN_FEATURES)
+        self.own_detail = nn.Sequential(
+            nn.ReLU(), Residual(OWN_FEATURES), *detail(OWN_FEATURES, scale)
         )
 
     def forward(self, x: Tensor, bands: Tensor | None = None) -> SuperResolution:
@@ -113,13 +104,13 @@ class Bandwise(nn.Module):
         numbers = torch.arange(x.shape[1], device=x.device) if bands is None else bands
         shared = self.shared(x.mean(1, keepdim=True))
         guide = self.guide(shared)
-        own = torch.cat([self._own_detail(x, part, guide) for part in numbers.split(PART)], 1)
+        own = torch.cat([self._detail_of(x, part, guide) for part in numbers.split(PART)], 1)
         return SuperResolution(
             sr=enlarge(x[:, numbers], self.scale) + self.shared_detail(shared) + own
         )
 
-    def _own_detail(self, x: Tensor, bands: Tensor, guide: Tensor) -> Tensor:
+    def _detail_of(self, x: Tensor, bands: Tensor, guide: Tensor) -> Tensor:
         means = spectral_means(x, bands)  # (B, n, W, h, w)
-        features = self.band(means.flatten(0, 1)).unflatten(0, means.shape[:2]) + guide[:, None]
-        own: Tensor = self.band_detail(features.flatten(0, 1))[:, 0]
-        return own.unflatten(0, means.shape[:2])
+        features = self.own(means.flatten(0, 1)).unflatten(0, means.shape[:2]) + guide[:, None]
+        added: Tensor = self.own_detail(features.flatten(0, 1))[:, 0]
+        return added.unflatten(0, means.shape[:2])
