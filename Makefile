@@ -3,11 +3,11 @@ PRESET ?= demo
 PROTOCOL ?= blind
 SEEDS ?= 10
 PYTHON ?= python3
-SMK := .venv/bin/python -m snakemake
+SMK = .venv/bin/python -m snakemake $(if $(CLUSTER),--profile profiles/$(CLUSTER))
 CHECKED := asnlsr benchmarks tests workflow book
 SITE = build/$(PRESET)/_build/html/index.html
 
-.PHONY: all book real evidence results lab test bench unlock clean help
+.PHONY: all book real evidence weights results pdf readme lab test bench unlock clean help
 .DEFAULT_GOAL := all
 
 all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapters, site
@@ -29,9 +29,19 @@ evidence: .venv/stamp ## many seeds of everything, for hours; stop it at any tim
 	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) evidence --keep-going --config preset=$(PRESET) seeds=$(SEEDS) dataset=real
 	@$(MAKE) --no-print-directory results
 
+weights: .venv/stamp ## write one trained network per system to data/weights, for readers who do not train
+	@$(SMK) weights --config preset=$(PRESET)
+
 results: .venv/stamp ## record in data/results what is finished of the evidence
 	@$(SMK) results --nolock --config preset=$(PRESET)
 	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) results --nolock --config preset=$(PRESET) dataset=real
+
+pdf: book ## the book as one PDF: build/demo/book.pdf; needs Chromium
+	.venv/bin/jupyter-book build --config build/$(PRESET)/_config.yml --path-output build/$(PRESET) --builder singlehtml build/$(PRESET)/src > build/$(PRESET)/pdf.log 2>&1
+	@chromium --headless --no-sandbox --disable-gpu --virtual-time-budget=60000 --no-pdf-header-footer --print-to-pdf=build/$(PRESET)/book.pdf build/$(PRESET)/_build/singlehtml/intro.html
+
+readme: .venv/stamp ## draw the picture of README.md and write its tables anew
+	.venv/bin/python workflow/fill_readme.py
 
 lab: .venv/stamp ## open the chapters in JupyterLab
 	.venv/bin/python -m jupyterlab --notebook-dir=book
@@ -55,7 +65,7 @@ clean: ## remove everything that was generated, except .venv
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 	@echo
-	@echo "Options: PRESET=smoke|demo|paper (now $(PRESET)), PROTOCOL=blind|as-released (now $(PROTOCOL)), SEEDS=1..10 of the evidence (now $(SEEDS)), PYTHON=python3.x"
+	@echo "Options: PRESET=smoke|demo|paper (now $(PRESET)), PROTOCOL=blind|as-released (now $(PROTOCOL)), SEEDS=1..10 of the evidence (now $(SEEDS)), CLUSTER=slurm, PYTHON=python3.x"
 
 .venv/stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'

@@ -31,6 +31,7 @@ SITE = f"{BUILD}/_build/html/index.html"
 CHAPTERS = [path.stem for path in sorted(Path("book").glob("[0-9]*.ipynb"))]
 RUN = "{variant}-{protocol}-{recipe}-s{seed}"  # folder of a training run
 PAGES = ["book/_toc.yml", "book/references.bib", *map(str, sorted(Path("book").glob("*.md")))]
+PAGES += ["data/README.md", "CITATION.cff", "workflow/book.css"]
 
 # The commands below are those beside this Python, whatever the caller's PATH says.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -73,6 +74,8 @@ def border_of(by):
     return dict(PROTOCOLS.values())[by]
 
 
+# Recorded results, as far as there are any: see workflow/evidence.smk.
+RECORDS = sorted(map(str, Path("data/results").glob("*-demo/*")))
 # What each chapter reads. It is made before the chapter runs, which therefore never trains.
 BLIND = list(tiles_and_split("blind").values())
 READS = {
@@ -85,7 +88,12 @@ READS = {
         run_file("asnlsr", recipe="published"),
         str(SPACE.metrics("blind")),
     ],
-    "05": [*BLIND, run_file("snlsr-unmix"), run_file("asnlsr")],
+    "05": [
+        *BLIND,
+        *map(run_file, ["snlsr-unmix", "asnlsr"]),
+        *map(metrics_file, ["snlsr-unmix", "asnlsr"]),
+        *RECORDS,
+    ],
     "06": [
         *BLIND,
         *map(run_file, ["bicubic", "rcam", "esrt", "srformer"]),
@@ -97,6 +105,15 @@ READS = {
         *map(run_file, ["bicubic", "richardson-lucy", "esrt", "asnlsr"]),
         *map(run_file, ["bandwise", "bandwise-oracle"]),
         str(SPACE.metrics("blind")),
+    ],
+    "09": [*BLIND, run_file("bicubic"), run_file("asnlsr")],
+    "10": [*BLIND, str(SPACE.metrics("blind")), "data/paper/table1.csv", *RECORDS],
+    "11": [
+        *BLIND,
+        *map(run_file, ["snlsr-frozen", "asnlsr"]),
+        str(SPACE.metrics("blind")),
+        "data/paper/table1.csv",
+        *RECORDS,
     ],
 }
 
@@ -268,9 +285,12 @@ rule site:
         script="workflow/build_site.py",
     output:
         SITE,
+    params:
+        measured=f"{SPACE.root}/benchmarks",
+        repository=os.environ.get("ASNLSR_REPOSITORY", ""),
     log:
         f"{BUILD}/site.log",
     message:
         "Rendering the book"
     shell:
-        "python {input.script} {BUILD} > {log} 2>&1"
+        "python {input.script} {BUILD} {params.measured} {params.repository} > {log} 2>&1"

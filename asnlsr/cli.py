@@ -169,6 +169,30 @@ def evaluate(
         metrics.to_csv(temporary, index=False)
 
 
+@app.command(epilog="Example: asnlsr upscale lr.hdr --run runs/asnlsr --out hr.hdr")
+def upscale(
+    scene: Annotated[Path, typer.Argument(help="ENVI header.", metavar="LR_SCENE.hdr")],
+    run: Annotated[Path, typer.Option(help="Folder of a finished run.")],
+    out: Annotated[Path, typer.Option(help="ENVI header to write; .img and .png go beside it.")],
+) -> None:
+    """Super-resolve a whole scene; when interrupted, the same command goes on."""
+    from asnlsr.upscale import upscale
+
+    upscale(scene, run, out)
+
+
+@app.command(epilog="Example: asnlsr degrade scene.hdr --out lr.hdr")
+def degrade(
+    scene: Annotated[Path, typer.Argument(help="ENVI header.", metavar="SCENE.hdr")],
+    out: Annotated[Path, typer.Option(help="ENVI header to write.")],
+    scale: Annotated[int, typer.Option(help="Of so many pixels a side, one is kept.")] = 4,
+) -> None:
+    """Blur and decimate a scene, to test an enlargement against known truth."""
+    from asnlsr.degraded import degrade_scene
+
+    degrade_scene(scene, out, scale)
+
+
 @app.command(epilog="Example: asnlsr import-weights official.pth --out runs/official")
 def import_weights(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the original release (.pth).")],

@@ -16,6 +16,7 @@ PRECISIONS = ("32-true", "bf16-mixed")
 AT_ONCE = ("bicubic", "bicubic-centred", "back-projection", "richardson-lucy", "linear")
 # Those, and networks without an encoder, which have no unmixing to warm up.
 SINGLE_IMAGE = (*AT_ONCE, "rcam", "esrt", "srformer", "bandwise", "bandwise-oracle")
+WARM_LR = {"srformer": 2.5e-4}  # of recipe `warm`, chosen on source validation
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class TrainingConfig:
     precision: str = "32-true"  # bf16-mixed: products and convolutions in bfloat16 (autocast)
     # What follows is ours, and off in recipe `published`.
     lr_unmixing: float = 1.0  # factor on lr, after the warm-up, for encoder and endmembers
+    contrast: bool = False  # SRFormer starts from local contrast
     turns: bool = False  # source tiles turned and mirrored, degraded again with the known PSF
     relight: float = 0.0  # largest share of the way to the spectra of a target tile
     light: float = 0.0  # spread of a random parabola over the bands that is added to z
@@ -105,7 +107,9 @@ def training_config(
         crop=sizes.crop,
         batch=double * sizes.batch,
         log_every=double * sizes.log_every,
+        lr=WARM_LR.get(model, 1e-3) if warm else 1e-3,
         restarts=1 if warm else 4,
+        contrast=warm and model in WARM_LR,
         lr_unmixing=0.3 if warm else 1.0,
         turns=warm,
         relight=1.0 if warm and not bandwise else 0.0,  # it does not see the light

@@ -11,7 +11,6 @@ SIZE = 32  # rows and columns of the kernel
 _CENTRE = 16.0  # not 15.5: shifts the low-resolution grid by half a high-resolution pixel
 _VARIANCES = (6.306, 3.340)  # pixel^2 along the axes of the ellipse
 _ROTATION = 3.082  # rad, of the first axis against the columns
-OFFSET = _CENTRE - (SIZE - 1) / 2  # of the PSF from the middle of a low-resolution pixel, HR pixels
 _RANK_TOLERANCE = 1e-6  # of the largest singular value
 _PAD_MODE = {"scene": "reflect", "zero": "constant"}
 _CHUNK = 32  # outputs per banded matrix: wide enough for speed, narrow enough to be mostly band
@@ -41,6 +40,14 @@ def halo(scale: int) -> tuple[int, int]:
     """Pixels that the kernel needs before the first and after the last pixel of an image."""
     before = (SIZE - scale) // 2
     return before, SIZE - scale - before
+
+
+def grid_offset(scale: int) -> float:
+    """High-resolution pixels by which a low-resolution pixel j looks beside r j to r j + r - 1.
+
+    Down and to the right: the middle of the kernel against the middle of the pixels.
+    """
+    return _CENTRE - halo(scale)[0] - (scale - 1) / 2
 
 
 def degrade(

@@ -81,6 +81,13 @@ def bin_response(
     return weights / weights.sum(axis=1, keepdims=True), centres
 
 
+def bin_fwhm_nm(centres_nm: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Full width at half maximum of the bins of :func:`bin_response`, from their centres."""
+    span = centres_nm[-1] - centres_nm[0]
+    bins = round(span / np.diff(centres_nm).min()) + 1  # those in the cut included
+    return np.full(len(centres_nm), span / bins)
+
+
 def _check_coverage(domain: Domain, channels_nm: NDArray[np.float64], bands: int) -> None:
     span = f"{domain.title} ({domain.low_nm:.0f}-{domain.high_nm:.0f} nm)"
     slack = _UNCOVERED * (domain.high_nm - domain.low_nm)

@@ -29,6 +29,7 @@ BOX_COLOUR = {
     "attention": "#FFDDBB",
     "enlargement": "#BBE5DF",
     "fixed": "#E6E6E6",
+    "loss": "#FFCCCC",
     "sum": "white",
     "note": "none",
 }
@@ -130,9 +131,9 @@ def mark_domains(ax: Axes) -> None:
         colour = DOMAIN_COLOUR[domain.name]
         ax.axvspan(domain.low_nm, domain.high_nm, color=colour, alpha=0.08, lw=0)
         ax.axvspan(*domain.cut_nm, facecolor="none", edgecolor=GREY, hatch="///", lw=0, alpha=0.6)
-        middle = (domain.low_nm + domain.high_nm) / 2
+        beside = (domain.cut_nm[1] + domain.high_nm) / 2  # where neither hatch nor much light is
         ax.annotate(
-            domain.title, (middle, 0.97), xycoords=ax.get_xaxis_transform(),
+            domain.title, (beside, 0.97), xycoords=ax.get_xaxis_transform(),
             color=colour, ha="center", va="top",
         )  # fmt: skip
     ax.set(xlabel="wavelength (nm)", xlim=(1000, 2500))

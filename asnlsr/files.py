@@ -1,5 +1,6 @@
 """Outputs that are either whole or absent."""
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,6 +44,12 @@ def replacing(path: Path) -> Iterator[Path]:
     with scratch(path) as temporary:
         yield temporary
         temporary.replace(path)
+
+
+def sha256(path: Path) -> str:
+    """Return the hash of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def remove(path: Path) -> None:

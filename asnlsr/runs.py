@@ -112,11 +112,16 @@ class Run:
         ------
         FileNotFoundError
             If there is none.
+        ValueError
+            If it is damaged.
         """
         path = Path(folder) / "run.json"
         if not path.exists():
             raise FileNotFoundError(f"{folder}: no finished run here (no run.json): train it first")
-        record: dict[str, Any] = json.loads(path.read_text())
+        try:
+            record: dict[str, Any] = json.loads(path.read_text())
+        except ValueError:
+            raise ValueError(f"{path}: damaged; train the run again") from None
         return record
 
 

@@ -37,11 +37,20 @@ class Scene:
     interleave: str
     dtype: np.dtype[Any]
     start: int  # byte of the first pixel
+    header: dict[str, Any]  # all fields, as they stand in the file
 
     @property
     def channels(self) -> int:
         """Number of channels."""
         return len(self.wavelength_nm)
+
+    @property
+    def fwhm_nm(self) -> NDArray[np.float64] | None:
+        """Full width at half maximum of each channel (channels,), where the header tells it."""
+        if "fwhm" not in self.header:
+            return None
+        unit = _NM_PER_UNIT[str(self.header["wavelength units"]).strip().lower()]
+        return unit * _numbers(self.hdr, self.header, "fwhm", self.channels)
 
     def read_rows(self, r0: int, r1: int) -> NDArray[np.float32]:
         """Read rows ``r0`` to ``r1 - 1``.
@@ -124,6 +133,7 @@ def open_scene(hdr: Path) -> Scene:
         interleave=interleave,
         dtype=dtype,
         start=start,
+        header=header,
     )
 
 
@@ -208,13 +218,6 @@ def write_scene(
     """
     hdr = Path(hdr)
     rows, cols, channels = shape
-    header = {
-        "description": "radiance, W m-2 sr-1 nm-1",
-        "samples": cols, "lines": rows, "bands": channels, "header offset": 0,
-        "file type": "ENVI Standard", "data type": 4, "interleave": "bip", "byte order": 0,
-        "wavelength units": "Nanometers",
-        "wavelength": [f"{value:.10g}" for value in np.asarray(wavelength_nm, dtype=np.float64)],
-    } | {key.replace("_", " "): value for key, value in fields.items()}  # fmt: skip
     # The header comes last: without it the pixels are not a scene.
     with replacing(hdr) as new_hdr, replacing(hdr.with_suffix(".img")) as new_img:
         written = 0
@@ -228,4 +231,19 @@ def write_scene(
                 written += len(block)
         if written != rows:
             raise ValueError(f"{hdr}: blocks hold {written} rows, the shape says {rows}")
-        envi.write_envi_header(str(new_hdr), header)
+        write_header(new_hdr, shape, wavelength_nm, **fields)
+
+
+def write_header(
+    path: Path, shape: tuple[int, int, int], wavelength_nm: ArrayLike, **fields: object
+) -> None:
+    """Write the header that goes with float32 pixels in BIP order; see :func:`write_scene`."""
+    rows, cols, channels = shape
+    header = {
+        "description": "radiance, W m-2 sr-1 nm-1",
+        "samples": cols, "lines": rows, "bands": channels, "header offset": 0,
+        "file type": "ENVI Standard", "data type": 4, "interleave": "bip", "byte order": 0,
+        "wavelength units": "Nanometers",
+        "wavelength": [f"{value:.10g}" for value in np.asarray(wavelength_nm, dtype=np.float64)],
+    } | {key.replace("_", " "): value for key, value in fields.items()}  # fmt: skip
+    envi.write_envi_header(str(path), header)

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 RESAMPLES = 9999
+SCENE_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,10 @@ def _bca(d: NDArray[np.float64], seed: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def scene_interval(
-    tiles: pd.DataFrame, level: float = 0.95, resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of a mean over tiles when scenes are the independent unit.
+def scene_interval(tiles: pd.DataFrame, seed: int = 0) -> tuple[float, float]:
+    """95 % percentile interval of a mean over tiles when scenes are the independent unit.
 
-    Scenes are drawn with replacement, then tiles within each drawn scene, and, where there are
-    several seeds, one set of seeds for all of them.
+    Scenes are drawn with replacement, then tiles within each drawn scene.
 
     Parameters
     ----------
@@ -81,12 +79,12 @@ def scene_interval(
     """
     rng = np.random.default_rng(seed)
     scenes = [group.to_numpy(dtype=float) for _, group in tiles.groupby("scene")["value"]]
-    means = np.empty(resamples)
-    for n in range(resamples):
+    means = np.empty(SCENE_RESAMPLES)
+    for n in range(SCENE_RESAMPLES):
         drawn = [scenes[k] for k in rng.integers(len(scenes), size=len(scenes))]
         parts = [values[rng.integers(len(values), size=len(values))] for values in drawn]
         means[n] = np.concatenate(parts).mean()
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pandas as pd
 
+from asnlsr.config import AT_ONCE
 from asnlsr.metrics import METRICS
 from asnlsr.models import MODELS
+from asnlsr.statistics import paired_difference
 
 COLUMNS = ("psnr", "ssim", "ergas", "sam_deg", "rmse", "train_minutes", "ms_per_tile")
 
@@ -48,8 +52,47 @@ def results_table(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
     return table.loc[:, [c for c in COLUMNS if c in table.columns.get_level_values(0)]]
 
 
-def formatted(table: pd.DataFrame) -> pd.DataFrame:
-    """Text of a table from `results_table`: mean, and ± spread where there are several seeds."""
+def seed_table(metrics: pd.DataFrame, metric: str, domain: str = "swir2") -> pd.DataFrame:
+    """Mean over tiles of a metric: a row per seed, a column per (model, recipe).
+
+    The one value of a method that takes no training steps stands in every row.
+    """
+    rows = metrics[(metrics["domain"] == domain) & (metrics["metric"] == metric)]
+    table = rows.pivot_table(index="seed", columns=["model", "recipe"], values="value")
+    for model in set(AT_ONCE) & set(table.columns.get_level_values("model")):
+        table[model] = table[model].ffill().bfill()
+    return table
+
+
+def marked_best(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
+    """Say which rows of `results_table` are best, and which may be as good.
+
+    Returns
+    -------
+    DataFrame of str
+        Index and metrics as in `results_table`, without the times: ★ for the best mean, ≈ where
+        the 95 % interval of the difference to it, on common seeds, holds 0, ? where there are
+        fewer than two common seeds to tell.
+    """
+    marks = {}
+    for metric in COLUMNS[:5]:
+        table = seed_table(metrics, metric, domain)
+        best = table.mean().idxmax() if METRICS[metric][1] else table.mean().idxmin()
+        marks[metric] = {row: _mark(table[[row, best]].dropna(), row == best) for row in table}
+    return pd.DataFrame(marks).rename_axis(["model", "recipe"])
+
+
+def _mark(pair: pd.DataFrame, best: bool) -> str:
+    if best:
+        return "★"
+    if len(pair) < 2:
+        return "?"
+    found = paired_difference(pair.iloc[:, 0], pair.iloc[:, 1])
+    return "≈" if found.low <= 0 <= found.high else ""
+
+
+def formatted(table: pd.DataFrame, marks: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Text of a table from `results_table`: mean, ± spread of several seeds, mark of the best."""
     digits = {"psnr": 2, "sam_deg": 2, "ergas": 2, "train_minutes": 1, "ms_per_tile": 0}
     text = pd.DataFrame(index=range(len(table)))
     recipes = table.index.get_level_values("recipe")
@@ -64,9 +107,12 @@ def formatted(table: pd.DataFrame) -> pd.DataFrame:
         label, higher = METRICS[metric]
         arrow = "" if metric in ("train_minutes", "ms_per_tile") else " ↑" if higher else " ↓"
         n = digits.get(metric, 3)
+        mark = {} if marks is None else marks.get(metric, {})
         text[label + arrow] = [
-            f"{row['mean']:.{n}f}" + (f" ± {row['std']:.{n}f}" if row["seeds"] > 1 else "")
-            for _, row in table[metric].iterrows()
+            f"{row['mean']:.{n}f}"
+            + (f" ± {row['std']:.{n}f}" if row["seeds"] > 1 else "")
+            + (f"\N{NO-BREAK SPACE}{mark[key]}" if mark.get(key) else "")
+            for key, row in table[metric].iterrows()
         ]
     return text
 
@@ -86,5 +132,43 @@ def render(table: pd.DataFrame, fmt: str = "md") -> str:
         flat.columns = ["_".join(column) for column in table.columns.to_flat_index()]
         return flat.to_csv()
     if fmt == "latex":
-        return formatted(table).to_latex(index=False, escape=True)
+        return latex(formatted(table))
     raise ValueError(f"unknown format {fmt!r}: choose md, csv or latex")
+
+
+_TEX = {"★": "star", "≈": "approx", "±": "pm", "↑": "uparrow", "↓": "downarrow", "λ": "lambda"}
+
+
+def latex(text: pd.DataFrame) -> str:
+    """Return the LaTeX of a table of text; needs only the package booktabs."""
+    tex = text.to_latex(index=False, escape=True)
+    for sign, name in _TEX.items():
+        tex = tex.replace(sign, f"$\\{name}$")
+    return tex.replace("\N{NO-BREAK SPACE}", "~")
+
+
+# Sorts by the numbers with which the cells of the clicked column begin, else by their text.
+_SORT = """
+const th = event.target.closest('th'), body = this.tBodies[0];
+if (!th || !this.tHead.contains(th)) return;
+const down = th.dataset.down = th.dataset.down ? '' : '1', sign = down ? -1 : 1;
+const cell = row => row.cells[th.cellIndex].textContent;
+const order = (a, b) => (parseFloat(a) - parseFloat(b)) || a.localeCompare(b);
+body.append(...[...body.rows].sort((p, q) => sign * order(cell(p), cell(q))));
+""".replace("\n", " ")
+
+
+def sortable(text: pd.DataFrame, name: str) -> str:
+    """Return HTML of a table that sorts by the clicked column, with links to CSV and LaTeX.
+
+    All of it is in the text: no script is loaded and nothing is asked of another host.
+    """
+    html = text.to_html(index=False, border=0)
+    html = html.replace("<table", f'<table title="click a heading to sort" onclick="{_SORT}"', 1)
+    files = {"csv": text.to_csv(index=False), "tex": latex(text)}
+    links = [
+        f'<a download="{name}.{kind}" href="data:text/plain;charset=utf-8,{quote(content)}">'
+        f"{kind.upper()}</a>"
+        for kind, content in files.items()
+    ]
+    return f"{html}<p>click a heading to sort; download as {' or '.join(links)}</p>"

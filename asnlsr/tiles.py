@@ -1,6 +1,5 @@
 """Scenes to tiles: HR/LR pairs and their provenance, one zarr per domain."""
 
-import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,7 +19,7 @@ from asnlsr import __version__
 from asnlsr.binning import BinnedScene
 from asnlsr.degrade import SIZE, blur_decimate, degrade, gaussian_psf, halo
 from asnlsr.domains import BANDS, DOMAINS
-from asnlsr.files import remove, scratch
+from asnlsr.files import remove, scratch, sha256
 from asnlsr.official_tiles import mat_files, open_mat_tiles
 from asnlsr.scenes import open_scene
 
@@ -197,7 +196,7 @@ def _cut(
         ThreadPoolExecutor(1) as hasher,
         _one_torch_thread(),
     ):
-        digest = hasher.submit(_sha256, scene.img)
+        digest = hasher.submit(sha256, scene.img)
         pending: Future[None] | None = None
         for strip in source.strips(source.row0, recipe.tile, _REACH):
             if pending:
@@ -213,7 +212,7 @@ def _cut(
             "cols": scene.cols,
             "negative_clipped": source.clipped,
             "wavelength_nm": source.centres_nm.tolist(),
-            "sha256": {"img": digest.result(), "hdr": _sha256(scene.hdr)},
+            "sha256": {"img": digest.result(), "hdr": sha256(scene.hdr)},
         }
 
 
@@ -245,11 +244,6 @@ def _pairs(
 
     cuts = {"hr": hr, "lr": low(recipe.scale), "lr_x2": low(2)}
     return {name: cut.reshape(len(col0), -1, *cut.shape[1:]).numpy() for name, cut in cuts.items()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_tiles(tiles: Path, domain: str) -> xr.Dataset:

@@ -16,6 +16,7 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -27,7 +28,7 @@ from asnlsr.losses import domain_labels, training_losses
 from asnlsr.metrics import tile_metrics
 from asnlsr.models import ModelSpec, build, spec
 from asnlsr.runs import Run
-from asnlsr.warmup import start_super_resolution, start_unmixing
+from asnlsr.warmup import start_contrast, start_super_resolution, start_unmixing
 
 COLLAPSED = 1e-3  # abundance_std below which the abundances are uniform and learn no more
 
@@ -88,6 +89,8 @@ class SuperResolutionTraining(pl.LightningModule):
         if self.config.warmup_steps and self.global_step in (0, self.config.warmup_steps):
             start = start_unmixing if self.warming_up else start_super_resolution
             start(self.network, self.trainer.datamodule.low_resolution().to(self.device))  # type: ignore[attr-defined]
+        if self.config.contrast and self.global_step == 0:
+            start_contrast(self.network, self.trainer.datamodule.low_resolution().to(self.device))  # type: ignore[attr-defined]
         if self.global_rank:  # the starts are those of all processes, dropout its own
             torch.manual_seed(seed + (self.global_rank << 32))
 
@@ -340,13 +343,14 @@ def load_run(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     FileNotFoundError
         If the folder holds no finished run.
     ValueError
-        If the weights do not fit the network that `run.json` names.
+        If the weights are damaged or do not fit the network that `run.json` names.
     """
     record = Run.read(folder)
     settings = {name: record["config"][name] for name in spec(record["model"]).settings}
     network = build(record["model"], bands=record["bands"], scale=record["scale"], **settings)
+    weights = Path(folder) / "weights.safetensors"
     try:
-        network.load_state_dict(load_file(Path(folder) / "weights.safetensors"))
-    except RuntimeError as error:
-        raise ValueError(f"{folder}: weights do not fit {record['model']}: {error}") from error
+        network.load_state_dict(load_file(weights))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{weights}: do not fit {record['model']}: {error}") from error
     return network.eval(), record

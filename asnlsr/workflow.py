@@ -55,6 +55,8 @@ def sources(entry: str) -> list[str]:
             if name.split(".")[0] == "asnlsr" and file.is_file():
                 found.add(file)
                 names.extend(_imports(file))
+                # What a widget brings for the browser lies beside its module.
+                found.update(filter(Path.is_file, map(path.with_suffix, (".js", ".css"))))
     return sorted(str(path.relative_to(ROOT)) for path in found)
 
 

@@ -12,6 +12,7 @@ from scipy.ndimage import gaussian_filter
 from asnlsr.scenes import write_scene
 from asnlsr.splits import make_split, write_split
 from asnlsr.tiles import prepare
+from tests import chromium
 
 
 def smooth_radiance(rows, cols, channels, seed=0):
@@ -90,3 +91,11 @@ def shared():
     if (folder := shared_folder()) is None:
         pytest.skip("no shared/ beside the repository and ASNLSR_SHARED does not name it")
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory):
+    """Return one Chromium without a network for all tests that look at pages."""
+    session = chromium.start(tmp_path_factory.mktemp("chromium"))
+    yield session
+    session.quit()

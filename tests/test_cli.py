@@ -17,7 +17,8 @@ from asnlsr.splits import read_split
 from asnlsr.tiles import open_tiles
 from tests.conftest import make_scene, smooth_radiance
 
-VERBS = ["simulate", "fetch", "prepare", "split", "train", "evaluate", "import-weights", "table"]
+VERBS = ["simulate", "fetch", "prepare", "split", "train", "evaluate", "upscale", "degrade"]
+VERBS += ["import-weights", "table"]
 
 
 def plain_lines(err):

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -117,15 +117,24 @@ def clone(tmp_path: Path) -> Path:
     return tmp_path / "clone"
 
 
-def start(clone: Path) -> subprocess.Popen[str]:
-    """Start a small sweep through Slurm."""
+@pytest.fixture
+def start(cluster: Path, clone: Path) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Return what starts a small sweep through Slurm; none is left running."""
     targets = [f"{RUNS}/{model}-blind-warm-s0/metrics.csv" for model in SWEEP]
     command = [sys.executable, "-m", "snakemake", "--profile", "profiles/slurm", "--keep-going"]
     command += ["--slurm-init-seconds-before-status-checks", "1"]
     command += ["--seconds-between-status-checks", "2", *targets]
     command += ["--config", "preset=smoke"]
-    log = (clone / "log").open("w")
-    return subprocess.Popen(command, cwd=clone, stdout=log, stderr=log, text=True)
+    started = []
+
+    def start() -> subprocess.Popen[str]:
+        with (clone / "log").open("w") as log:
+            started.append(subprocess.Popen(command, cwd=clone, stdout=log, stderr=log, text=True))
+        return started[-1]
+
+    yield start
+    for sweep in started:
+        sweep.kill()
 
 
 def training_job(model: str) -> str | None:
@@ -135,21 +144,20 @@ def training_job(model: str) -> str | None:
     return found[1] if found else None
 
 
-def test_killed_job_is_finished_by_the_next_call(cluster, clone):
-    first = start(clone)
+def test_killed_job_is_finished_by_the_next_call(clone, start):
+    first = start()
     run = clone / RUNS / "asnlsr-blind-warm-s0"
-    wait_until(lambda: (run / "last.ckpt").exists() or first.poll(), 400, "the first checkpoint")
+    wait_until(lambda: (run / "last.ckpt").exists() or first.poll(), 900, "the first checkpoint")
     job = training_job("asnlsr")
     assert job, (clone / "log").read_text()[-4000:]
     slurm("scancel", job)
-    assert first.wait(300) != 0
+    assert first.wait(900) != 0
     assert not (run / "run.json").exists()
     others = [clone / RUNS / f"{model}-blind-warm-s0/run.json" for model in SWEEP[:2]]
     dates = [other.stat().st_mtime for other in others]  # the rest of the sweep went on
 
-    assert start(clone).wait(400) == 0, (clone / "log").read_text()[-4000:]
+    assert start().wait(900) == 0, (clone / "log").read_text()[-4000:]
     assert [other.stat().st_mtime for other in others] == dates
     for model in SWEEP:
         metrics = pd.read_csv(clone / RUNS / f"{model}-blind-warm-s0/metrics.csv")
         assert set(metrics["model"]) == {model}
-    assert "Executor" not in (clone / "log").read_text()

@@ -12,6 +12,7 @@ from asnlsr.data import log_scale, unscale
 from asnlsr.degrade import ForwardOperator, degrade, gaussian_psf, halo
 from asnlsr.metrics import psnr
 from asnlsr.models import build
+from asnlsr.models.deconvolution import enlarge_centred
 from asnlsr.training import load_run, train
 from tests.conftest import smooth_radiance
 
@@ -100,6 +101,21 @@ def test_iterations_explain_what_was_seen(model):
         return float((log_scale(degrade(unscale(z))) - lr)[..., inner, inner].abs().mean())
 
     assert misfit(estimates[10]) < 0.3 * misfit(estimates[0])
+
+
+def test_unknown_surroundings_are_better_than_mirrored_ones():
+    """Light from outside fell on the border of a tile that was cut out of a degraded scene."""
+    hr, lr = tile_of(scene())
+    network = build("richardson-lucy")
+    blur = ForwardOperator((64, 64), 4, "scene")
+    estimates = (
+        next(islice(network.estimates(lr), 30, None)),
+        next(islice(network.iterate(blur, lr, enlarge_centred(lr, 4)), 29, None)),
+    )
+    rim = torch.ones(64, 64, dtype=torch.bool)
+    rim[8:-8, 8:-8] = False
+    open_, mirrored = (float((z - hr)[..., rim].square().mean()) for z in estimates)
+    assert open_ < mirrored
 
 
 @pytest.mark.parametrize("model", ["bicubic-centred", *ITERATIVE, "linear"])

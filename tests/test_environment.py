@@ -107,7 +107,7 @@ def distributions(*folders: str) -> set[str]:
     """Return the third-party packages that the code of some folders imports."""
     owners = metadata.packages_distributions()
     names = {name for folder in folders for name in imported(folder)}
-    names -= set(sys.stdlib_module_names) | {"asnlsr", "benchmarks", "tests"}
+    names -= set(sys.stdlib_module_names) | {"asnlsr", "benchmarks", "tests", "workflow"}
     return {canonicalize_name(owners.get(name, [name])[0]) for name in names}
 
 

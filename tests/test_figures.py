@@ -5,6 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
+from asnlsr.diagrams import architecture, data_flow
 from asnlsr.figures import (
     BOX_COLOUR,
     DOMAIN_COLOUR,
@@ -111,3 +112,23 @@ def test_boxes_of_a_diagram_say_what_they_are(drawing):
     for patch, text in zip(ax.patches, ax.texts, strict=False):
         box, words = patch.get_window_extent(), text.get_window_extent()
         assert box.x0 < words.x0 < words.x1 < box.x1
+
+
+@pytest.mark.parametrize("draw", [architecture, data_flow])
+def test_drawings_are_tidy(draw):
+    """No two boxes or texts overlap, nothing is cut off, and every text fits into its box."""
+    figure = draw()
+    (ax,) = figure.axes
+    figure.canvas.draw()
+    words = [text.get_window_extent() for text in ax.texts if text.get_text()]
+    assert len(words) > 10
+    for n, extent in enumerate(words):
+        assert figure.bbox.x0 <= extent.x0 < extent.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= extent.y0 < extent.y1 <= figure.bbox.y1
+        assert [other for other in words[:n] if extent.overlaps(other)] == []
+    frames = [patch.get_window_extent() for patch in ax.patches if patch.get_visible()]
+    for n, frame in enumerate(frames):
+        assert [other for other in frames[:n] if frame.overlaps(other)] == []
+        (inside,) = [w for w in words if frame.contains((w.x0 + w.x1) / 2, (w.y0 + w.y1) / 2)]
+        assert frame.x0 < inside.x0 < inside.x1 < frame.x1
+    plt.close(figure)

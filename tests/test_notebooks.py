@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import itertools
 import json
 import math
 import re
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 from asnlsr.config import AT_ONCE, Workspace
 from asnlsr.models import MODELS
 from asnlsr.simulate import PHOTON_NOISE, READ_NOISE
+from asnlsr.tiles import open_tiles, tile_ids
 from tests.smoke_book import PAGES, ROOT, smoke_book
 
 SMOKE = Workspace("smoke")
@@ -38,6 +40,8 @@ def executed() -> dict[str, nbformat.NotebookNode]:
 
 def plain_value(text: str) -> Any:
     """Return the value behind a repr: a literal, or a number in its NumPy wrapping."""
+    if text == "nan":
+        return math.nan
     return ast.literal_eval(re.sub(r"^np\.\w+\((.*)\)$", r"\1", text))
 
 
@@ -105,6 +109,27 @@ def test_chapter_ran_to_its_end(path, executed):
     assert None not in counts
     assert counts == sorted(counts)
     assert [o for cell in cells for o in cell.outputs if o.output_type == "error"] == []
+
+
+@each_chapter
+def test_every_exercise_has_a_solution_that_ran(path, executed):
+    """An exercise is numbered in a list; its solution is a folded cell that begins with `# N`."""
+    cells = executed[path.stem[:2]].cells
+    (start,) = [n for n, cell in enumerate(cells) if "## Exercises" in cell.source]
+    exercises = re.findall(r"^(\d+)\. ", cells[start].source.split("## Exercises")[1], re.MULTILINE)
+    assert len(exercises) >= 3
+    solutions = {
+        found[1]: cell
+        for cell in cells[start:]
+        if (found := re.match(r"# (?:Exercise )?(\d+)\b", cell.source))
+        and cell.cell_type == "code"
+        and "hide-cell" in cell.metadata.get("tags", [])
+    }
+    assert sorted(solutions) == sorted(exercises)
+    for cell in solutions.values():
+        assert cell.execution_count
+        shown = [output for output in cell.outputs if "scrapbook" not in output.get("metadata", {})]
+        assert shown, "a solution shows its answer"
 
 
 @each_chapter
@@ -378,7 +403,8 @@ def test_chapter_5_reading(executed):
     )
     assert value["smaller"] == smaller
     change = value["pad_pixels_aligned"] - value["pad_pixels_unaligned"]
-    assert value["pad_change"] == pytest.approx(change)
+    assert value["pad_change"] == pytest.approx(change, abs=0.005)
+    assert str(value["pad_change"]) != "-0.0"
     assert value["verdict"].startswith(
         "less" if change < -0.1 else "more" if change > 0.1 else "about equally"
     )
@@ -525,11 +551,12 @@ def test_chapter_7_results(executed):
 def test_chapter_7_failures(executed):
     """What is assumed rightly does best, and the more it is broken the worse."""
     value = glued(executed["07"])
-    assert value["peak_0"] >= value["peak_2"] >= value["peak_5"]
-    assert min(value[f"missed_{percent}"] for percent in (0, 2, 5)) >= 0
+    assert value["peak_0"] >= value["peak_1"] >= value["peak_3"]
+    assert min(value[f"missed_{percent}"] for percent in (0, 1, 3)) >= 0
     assert value["cheat"] == value["missed_0"]
     assert value["width_right"] > max(value["width_narrow"], value["width_wide"])
     assert value["best_width"] in (0.9, 1.0, 1.1)
+    assert value["safer"] == max(("narrow", "wide"), key=lambda word: value[f"width_{word}"])
     assert value["offset_0"] == pytest.approx(value["width_right"], abs=1e-4)
     for kind in ("offset", "offset_linear"):
         gains = [value[f"{kind}_{pixels}"] for pixels in range(4)]
@@ -541,7 +568,6 @@ def test_chapter_7_limits(executed):
     assert value["invisible_white"] == pytest.approx(100 * 15 / 16, abs=0.5)
     # What the camera saw has been put right, so that more of the rest is what it did not see.
     assert value["invisible_bicubic"] < value["invisible_rl"] < 100
-    assert value["mirror_cost"] > 0
 
 
 def test_chapter_8_components(executed):
@@ -592,3 +618,182 @@ def test_chapter_8_gains(executed):
     pooled = 10 * math.log10(100 / (value["shared_after"] + value["own_after"]))
     assert pooled == pytest.approx(value["gain_swir2_bandwise"], abs=0.1)
     assert value["ceiling"] == pytest.approx(10 * math.log10(100 / value["own_before"]))
+
+
+def test_chapter_9_values(executed):
+    """A factor in radiance is a shift in z; windows by arithmetic; a truth is consistent."""
+    value = glued(executed["09"])
+    assert value["decade"] == pytest.approx(math.log(10) / math.log(2e4), abs=1e-5)
+    assert value["thousand"] == pytest.approx(3 * value["decade"], abs=1e-5)
+    assert 0 < value["outside_swir1"] < 100
+    assert 0 < value["outside_swir2"] < 100
+    assert value["unknown"] > max(value["outside_swir1"], value["outside_swir2"])
+    # 96 pixels, of which 72 are new: 1452 = 24 + 19.8 * 72 and 155 = 24 + 1.8 * 72.
+    assert value["published_windows"] == 20 * 2
+    # In steps of 6 the second column of windows begins at 60 and has 95 pixels.
+    assert value["repeated"] == pytest.approx(100 * (20 * 96 * (96 + 95) / (1452 * 155) - 1))
+    assert value["windows"] == 1  # 32 x 16 pixels
+    assert value["seam"] < 1e-4
+    assert value["seam"] < value["seam_alone"]
+    # What z cannot hold of the truth, below a radiance of 1e-4, is dark and rare.
+    assert value["inconsistency_truth"] < value["inconsistency_bicubic"] / 5
+    assert value["wrong_truth"] > 5 * value["inconsistency_truth"]
+
+
+def test_chapter_9_agrees_with_the_evaluation(executed):
+    """The two test tiles of preset smoke are the whole scene, but for what lies between them."""
+    value = glued(executed["09"])
+    for model, label in (("bicubic", "bicubic"), ("asnlsr", "A-SNLSR")):
+        for domain in ("swir1", "swir2"):
+            metric = {
+                name: np.array(
+                    [
+                        float(row["value"])
+                        for row in rows(SMOKE.metrics("blind"))
+                        if {"model": model, "domain": domain, "metric": name}.items() <= row.items()
+                    ]
+                )
+                for name in ("psnr", "rmse")
+            }
+            peak = metric["rmse"] * 10 ** (metric["psnr"] / 20)  # one for all tiles
+            psnr = 20 * math.log10(peak[0]) - 10 * math.log10((metric["rmse"] ** 2).mean())
+            assert within(value[f"psnr_{domain}_{label}"], psnr, 0.5)
+
+
+# Chapters that show recorded runs: the same rows, read and averaged here by other means
+
+RECORDED = ROOT / "data/results/simulated-demo"
+NEEDED = {f"{m}-blind-warm-s0" for m in ("bicubic", "snlsr-frozen", "snlsr-unmix", "asnlsr")}
+
+
+def shown_runs() -> set[str]:
+    """Return the names of the recorded runs that the chapters show; none if they do not suffice."""
+    path = RECORDED / "runs.json"
+    names = set(json.loads(path.read_text())["runs"]) if path.exists() else set()
+    return names if names >= NEEDED else set()
+
+
+def shown_metrics() -> pd.DataFrame:
+    """Return what chapter 10 shows: recorded rows without settings, or those of this build."""
+    if not shown_runs():
+        return pd.read_csv(SMOKE.metrics("blind"))
+    rows = pd.read_csv(RECORDED / "metrics.csv.gz")
+    return rows[rows["setting"].isna()]
+
+
+def seed_means(model: str, metric: str = "psnr") -> pd.Series:
+    rows = shown_metrics()
+    wanted = {"model": model, "protocol": "blind", "recipe": "warm", "domain": "swir2"}
+    for key, value in (wanted | {"metric": metric}).items():
+        rows = rows[rows[key] == value]
+    return rows.groupby("seed")["value"].mean()
+
+
+def test_chapter_5_over_seeds(executed):
+    value = glued(executed["05"])
+    complete = {f"{m}-blind-warm-s0" for m in ("snlsr-unmix", "asnlsr")} <= shown_runs()
+    pairs = 1
+    if complete:
+        both = [seed_means(model) for model in ("snlsr-unmix", "asnlsr")]
+        pairs = len(pd.concat(both, axis=1).dropna())
+    assert value["many_seeds"] == pairs
+    assert value["many_source"].startswith("recorded" if complete else "of this build")
+    clear = [value["clearly_smaller"], value["clearly_larger"]]
+    if pairs == 1:
+        assert clear == ["none", "none"]  # one pair has no interval
+        assert math.isnan(value["related_aligned"])
+    else:
+        named = [name for names in clear if names != "none" for name in names.split(", ")]
+        assert len(named) == len(set(named))
+
+
+def test_chapter_10_adversary(executed):
+    value = glued(executed["10"])
+    d = (seed_means("asnlsr") - seed_means("snlsr-unmix")).dropna().to_numpy()
+    assert value["adversary_pairs"] == len(d)
+    assert value["adversary_mean"] == pytest.approx(d.mean(), abs=1e-6)
+    if len(d) < 2:
+        assert value["adversary_verdict"].startswith("one pair")
+        return
+    signs = np.array(list(itertools.product([1, -1], repeat=len(d))))
+    flipped = np.abs((signs * d).mean(1))
+    p = np.mean(flipped >= abs(d.mean()) * (1 - 1e-9))
+    assert value["adversary_p"] == pytest.approx(p, abs=1e-6)
+    assert value["adversary_low"] < d.mean() < value["adversary_high"]
+    clear = value["adversary_low"] > 0 or value["adversary_high"] < 0
+    expected = ("a gain" if d.mean() > 0 else "a loss") if clear else "nothing that can be told"
+    assert value["adversary_verdict"].startswith(expected)
+
+
+def test_chapter_10_controls(executed):
+    value = glued(executed["10"])
+    gap = seed_means("snlsr-frozen") - seed_means("bicubic").iloc[0]
+    assert value["frozen_gap"] == pytest.approx(gap.mean(), abs=1e-6)
+    assert value["frozen_equal"] == ("equals" if abs(gap.mean()) < 0.1 else "does not equal")
+    assert 0 <= value["collapsed"] <= value["collapsed_of"] <= 10
+    if shown_runs():
+        names = {name for name in shown_runs() if name.startswith("asnlsr-blind-published")}
+        assert value["collapsed_of"] == len(names)
+        history = pd.read_csv(RECORDED / "history.csv.gz")
+        last = history[history["run"].isin(names)].groupby("run")["abundance_std"].last()
+        assert value["collapsed"] == (last < 1e-3).sum()
+
+
+def test_chapter_10_says_what_it_shows(executed):
+    value = glued(executed["10"])
+    assert value["origin"].startswith("recorded" if shown_runs() else "of this build alone")
+    models = shown_metrics()["model"].nunique()
+    assert value["run_count"] == (len(shown_runs()) or models)
+    assert value["smallest_five"] == 0.0625
+    assert value["pairs_needed"] == 8  # 2/2^7 = 0.016, 2/2^8 = 0.008
+    table = [row for row in rows(SMOKE.metrics("blind")) if row["metric"] == "psnr"]
+    for model in ("bicubic", "asnlsr"):
+        tiles = [row for row in table if (row["model"], row["domain"]) == (model, "swir2")]
+        shown = value[f"tile_psnr_{model}"]
+        assert min(abs(shown - float(row["value"])) for row in tiles) < 1e-3
+
+
+def test_chapter_11_controls_and_averages(executed):
+    value = glued(executed["11"])
+    gain = mean_psnr("snlsr-frozen", "swir2") - mean_psnr("bicubic", "swir2")
+    assert value["frozen_gain"] == pytest.approx(gain, abs=1e-6)
+    assert value["frozen_std"] < value["trained_std"]
+    assert (value["paper_snlsr"], value["paper_bicubic"]) == (31.99, 31.89)
+    assert value["rmse_ratio"] == pytest.approx(2, rel=1e-4)  # twice the range
+    assert value["psnr_range"] < 1e-3
+    # The mean of logarithms is at most the logarithm of the mean, by Jensen.
+    assert value["batch_gap"] >= 0
+    assert value["batch_gap_both"] >= 0
+    apart = mean_psnr("bicubic", "swir1") - mean_psnr("bicubic", "swir2")
+    assert value["mixed_bicubic"] == pytest.approx(apart, abs=1e-6)
+
+
+def test_chapter_11_metrics(executed):
+    """z > 1/2 is radiance above the geometric mean of floor and top."""
+    value = glued(executed["11"])
+    test = json.loads(SMOKE.split("scene").read_text())["test"]
+    for domain in ("swir1", "swir2"):
+        store = open_tiles(SMOKE.tiles("scene"), domain)
+        chosen = [n for n, name in enumerate(tile_ids(store)) if name in test]
+        radiance = store["hr"].values[chosen]
+        share = 100 * (radiance > math.sqrt(1e-4 * 2)).mean()
+        assert value[f"cut_{domain}"] == pytest.approx(share, abs=0.1)
+    # arccos(1 - e) is close to √(2 e)
+    assert value["floor_1e4"] / value["floor_1e8"] == pytest.approx(100, rel=0.01)
+
+
+def test_chapter_11_borders_and_deconvolution(executed):
+    value = glued(executed["11"])
+    # On a constant image it is the tail of the blur (chapter 2); these tiles vary.
+    lost_column, lost_row = (upper_tail(1.5 / math.sqrt(v)) for v in (6.306, 3.340))
+    assert within(value["border_edge"], 100 * lost_column, 10)
+    assert within(value["border_corner"], 100 * (1 - (1 - lost_column) * (1 - lost_row)), 10)
+    # The same half pixel as in chapter 3, with another interpolation.
+    assert value["shift_cost"] == pytest.approx(glued(executed["03"])["handicap_swir2"], abs=0.1)
+    assert value["paper_gain"] == pytest.approx(33.82 - 31.89)
+    base = mean_psnr("bicubic", "swir2")
+    models = {row["model"] for row in rows(SMOKE.metrics("blind"))} - set(AT_ONCE)
+    gains = {model: mean_psnr(model, "swir2") - base for model in models}
+    assert value["learned_count"] == len(gains)
+    assert value["beaten"] == sum(gain < value["rl_gain_swir2"] for gain in gains.values())
+    assert value["rl_gain_swir1"] > 0

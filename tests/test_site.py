@@ -1,16 +1,19 @@
 """The site: built without a warning, complete, and readable without a network."""
 
-import json
 import re
-import shutil
-from collections.abc import Iterator
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlparse
 
+import nbformat
 import pytest
+from selenium.webdriver.common.keys import Keys
 
-from tests.smoke_book import HTML, PAGES, smoke_book
+from tests.chromium import noticed
+from tests.smoke_book import BUILD, HTML, PAGES, ROOT, smoke_book
+from workflow import build_site
 
 each_page = pytest.mark.parametrize("page", [*PAGES, "search", "genindex"])
 
@@ -83,57 +86,89 @@ def test_requests_finds_what_a_browser_would_fetch():
     assert STYLE_REQUEST.search("@import 'https://fonts.example/css'")
 
 
-# In a real browser, from the file system, with no network
+@each_page
+def test_page_says_what_it_is(page):
+    text = (HTML / f"{page}.html").read_text()
+    (title,) = re.findall(r"<title>(.*?)</title>", text, re.DOTALL)
+    assert "super-resolution across the spectrum" in title
+    if page in PAGES:
+        (description,) = re.findall(r'<meta name="description" content="(.*?)">', text)
+        assert 40 < len(description) <= 200
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("needs chromium and chromedriver (Debian: chromium, chromium-driver)")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--disable-background-networking",
-        "--window-size=1280,1000",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-        f"--user-data-dir={tmp_path_factory.mktemp('chromium')}",
+@each_page
+def test_every_picture_is_described(page):
+    text = (HTML / f"{page}.html").read_text()
+    article = re.search(r"<article.*</article>", text, re.DOTALL)[0]
+    for picture in re.findall(r"<img[^>]*>", article):
+        (alt,) = re.findall(r'alt="(.*?)"', picture)
+        assert len(alt) > 20
+        assert not re.search(r"_images|\.png|  |\(\)|\{", alt), alt  # a path, a missing word
+
+
+def test_every_term_is_linked_from_a_chapter():
+    """The glossary is worth its name if the chapters lead to it."""
+    linked = {
+        address
+        for page in PAGES
+        for address in re.findall(
+            r'href="glossary.html#(term-[^"]+)"', (HTML / f"{page}.html").read_text()
+        )
+    }
+    assert len(linked) > 15
+
+
+def test_run_times_are_those_of_this_build():
+    text = (HTML / "run_time.html").read_text()
+    steps = [path.stem for path in BUILD.glob("benchmarks/*.tsv")]
+    assert len(steps) >= 6
+    assert [step for step in steps if f">{step}<" not in re.sub(r"</?p>", "", text)] == []
+
+
+def test_source_can_be_downloaded():
+    text = (HTML / "01_scenes.html").read_text()
+    assert re.search(r'href="_sources/01_scenes.ipynb"[^>]*download', text, re.DOTALL)
+    assert (HTML / "_sources/01_scenes.ipynb").stat().st_size > 10_000
+
+
+def test_a_public_repository_gives_links_and_a_map(tmp_path, monkeypatch):
+    """A book of one page, as it is where ASNLSR_REPOSITORY names the address of the source."""
+    source, measured = tmp_path / "src", tmp_path / "benchmarks"
+    for folder in (source, measured):
+        folder.mkdir()
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(build_site, "copy_sources", lambda folder: None)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# One\n\nA page.")])
+    nbformat.write(notebook, source / "one.ipynb")
+    (source / "_toc.yml").write_text("format: jb-book\nroot: one\n")
+    (source / "references.bib").touch()
+    (source / "offline").mkdir()
+    build_site.main(tmp_path, measured, "https://github.com/owner/book.git")
+    text = (tmp_path / "_build/html/one.html").read_text()
+    for link in (
+        "https://github.com/owner/book/edit/main/book/one.ipynb",
+        "https://mybinder.org/v2/gh/owner/book/main?urlpath=lab/tree/book/one.ipynb",
+        "https://colab.research.google.com/github/owner/book/blob/main/book/one.ipynb",
     ):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    session = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    session.set_page_load_timeout(60)
-    session.get("about:blank")
-    session.get_log("performance")  # forget what chromium's own first page asked for
-    yield session
-    session.quit()
+        assert link in text
+    assert [a for a in Requests(text).addresses if ELSEWHERE.match(a)] == []
+    site_map = (tmp_path / "_build/html/sitemap.xml").read_text()
+    assert "<loc>https://owner.github.io/book/one.html</loc>" in site_map
+
+
+# In a real browser, from the file system, with no network
 
 
 def open_page(browser: Any, page: str) -> tuple[list[str], list[str]]:
     """Open a page and wait until its formulas are set; return console errors and requests."""
     browser.get((HTML / f"{page}.html").as_uri())
-    browser.set_script_timeout(30)
     browser.execute_async_script(
         "const done = arguments[0];"
         "const ready = () => window.MathJax?.startup?.promise"
         "  ? MathJax.startup.promise.then(() => setTimeout(done, 200)) : setTimeout(done, 500);"
         "document.readyState === 'complete' ? ready() : addEventListener('load', ready);"
     )
-    errors = [
-        entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"
-    ]
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    requests = [
-        event["params"]["request"]["url"]
-        for event in events
-        if event["method"] == "Network.requestWillBeSent"
-    ]
-    return errors, requests
+    return noticed(browser)
 
 
 @pytest.mark.browser
@@ -162,6 +197,24 @@ def test_formulas_are_typeset_with_local_fonts(browser):
 
 
 @pytest.mark.browser
+def test_click_on_a_heading_sorts_the_table(browser):
+    open_page(browser, "10_results")
+    table = browser.find_element("css selector", "table[onclick]")
+    heading = table.find_elements("css selector", "th")[1]
+
+    def numbers() -> list[float]:
+        cells = table.find_elements("css selector", "tbody td:nth-child(2)")
+        return [float(cell.text.split()[0]) for cell in cells]
+
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", heading)
+    heading.click()
+    assert numbers() == sorted(numbers(), reverse=True)
+    heading.click()
+    assert numbers() == sorted(numbers())
+    assert len(set(numbers())) > 1
+
+
+@pytest.mark.browser
 def test_every_picture_is_there(browser):
     for page in PAGES:
         open_page(browser, page)
@@ -170,3 +223,53 @@ def test_every_picture_is_there(browser):
             "  .map(image => [image.src.slice(-60), image.naturalWidth])"
         )
         assert [name for name, width in pictures if width == 0] == []
+
+
+@pytest.mark.browser
+@each_page
+def test_page_is_light(browser, page):
+    """All that a page loads, itself included; files of a site travel as they are."""
+    _, requests = open_page(browser, page)
+    files = {unquote(urlparse(address).path) for address in requests if address[:5] == "file:"}
+    assert sum(Path(file).stat().st_size for file in files) < 3e6
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@each_page
+def test_page_is_accessible(browser, page, theme):
+    axe = ROOT / "build/npm/node_modules/axe-core/axe.min.js"
+    if not axe.exists():
+        pytest.skip("no axe-core: npm install --prefix build/npm axe-core@4.14.1")
+    open_page(browser, page)
+    browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+    browser.execute_script(axe.read_text())
+    found = browser.execute_async_script(
+        "const done = arguments[0];"
+        "axe.run(document, {resultTypes: ['violations']}).then(({violations}) => done(violations"
+        "  .map(({impact, id, nodes}) => [impact, id, nodes.map(node => node.html)])))"
+    )
+    assert [each for each in found if each[0] in ("serious", "critical")] == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("page", ["01_scenes", "04_unmixing_and_asnlsr"])
+def test_band_browser_is_alive(browser, page):
+    open_page(browser, page)
+    slider = browser.find_element("css selector", ".band-browser [aria-label=wavelength]")
+    look = "return document.querySelector('.band-browser canvas').toDataURL()"
+    slider.send_keys(Keys.HOME)
+    first = browser.execute_script(look)
+    slider.send_keys(Keys.ARROW_RIGHT)
+    assert browser.execute_script(look) != first
+
+
+@pytest.mark.browser
+def test_search_finds_a_word(browser):
+    browser.get((HTML / "search.html").as_uri() + "?q=endmember")
+    found = "return [...document.querySelectorAll('#search-results li a')].map(a => a.href)"
+    for _ in range(50):
+        time.sleep(0.2)
+        if links := browser.execute_script(found):
+            break
+    assert any("04_unmixing" in link for link in links)

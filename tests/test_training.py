@@ -19,7 +19,13 @@ from asnlsr.evaluate import KEYS, evaluate
 from asnlsr.models import build
 from asnlsr.tables import render, results_table
 from asnlsr.training import load_run, train
-from asnlsr.warmup import far_apart, start_super_resolution, start_unmixing, whitening
+from asnlsr.warmup import (
+    far_apart,
+    start_contrast,
+    start_super_resolution,
+    start_unmixing,
+    whitening,
+)
 
 SHORT = {"steps": 4, "warmup_steps": 4, "log_every": 2, "batch": 2}
 
@@ -313,6 +319,20 @@ def test_start_of_super_resolution_is_the_bicubic_skip_blind_to_the_level():
     assert 0.1 < contrast.std() < 1
 
 
+def test_start_of_contrast_is_the_bicubic_skip_blind_to_the_level():
+    torch.manual_seed(0)
+    network = build("srformer", bands=6).eval()
+    lr = torch.rand(3, 6, 24, 24)
+    start_contrast(network, lr)
+    with torch.no_grad():
+        assert torch.equal(network(lr).sr, build("bicubic", bands=6)(lr).sr)
+        level = torch.rand(1, 6, 1, 1).expand(1, 6, 5, 5)
+        flat = torch.nn.functional.conv2d(level, network.head.weight)
+        contrast = network.head(lr)
+    assert flat.abs().max() < 1e-4
+    assert torch.allclose(contrast.std((0, 2, 3)), torch.ones(96), atol=1e-3)
+
+
 def test_endmembers_are_extremes_and_whitening_whitens():
     generator = torch.Generator().manual_seed(0)
     corners = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 3.0]])
@@ -328,6 +348,11 @@ def test_schedule_restarts_only_in_the_published_recipe():
     assert training_config("paper", "asnlsr", "published").restarts == 4
     assert training_config("paper", "asnlsr", "published").warmup_steps == 0
     assert training_config("demo", "asnlsr", "warm").warmup_steps > 0
+
+
+def test_published_recipe_is_the_same_for_all_networks():
+    recipes = [training_config("paper", model, "published") for model in ("rcam", "esrt", "asnlsr")]
+    assert recipes[0] == recipes[1] == recipes[2]
 
 
 @pytest.mark.parametrize("model", ["rcam", "esrt", "srformer", "asnlsr"])

@@ -36,3 +36,15 @@ rule results:
         "Recording what is finished of the evidence"
     shell:
         "python workflow/record_results.py {params.arguments}"
+
+
+rule weights:
+    input:
+        list(tiles_and_split("blind").values()),
+        list(map(run_file, MODELS)),
+    params:
+        arguments=[PRESET, DATASET, *MODELS],
+    message:
+        "Writing reference weights to data/weights"
+    shell:
+        "python workflow/record_weights.py {params.arguments}"

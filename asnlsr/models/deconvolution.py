@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asnlsr.data import TileDataModule, log_scale, unscale
-from asnlsr.degrade import OFFSET, ForwardOperator, gaussian_psf, halo
+from asnlsr.degrade import ForwardOperator, gaussian_psf, grid_offset, halo
 from asnlsr.metrics import psnr
 from asnlsr.models.output import SuperResolution
 
@@ -21,8 +21,11 @@ _TINY = 1e-8  # keeps quotients finite
 
 
 def enlarge_centred(x: Tensor, scale: int) -> Tensor:
-    """Bicubic enlargement (a = -0.75) of (B, C, h, w) for a PSF `OFFSET` pixels off the grid."""
-    sides = [(2 * (torch.arange(scale * n) - OFFSET) + 1) / (scale * n) - 1 for n in x.shape[2:]]
+    """Bicubic enlargement (a = -0.75) of (B, C, h, w) for a PSF `grid_offset` off the grid."""
+    sides = [
+        (2 * (torch.arange(scale * n) - grid_offset(scale)) + 1) / (scale * n) - 1
+        for n in x.shape[2:]
+    ]
     rows, cols = torch.meshgrid(*sides, indexing="ij")
     grid = torch.stack([cols, rows], -1).expand(len(x), -1, -1, -1).to(x)
     return F.grid_sample(x, grid, "bicubic", "border", align_corners=False)

@@ -36,7 +36,7 @@ class LinearFilter(nn.Module):
         """Super-resolve z (B, C, h, w) to (B, C, r h, r w)."""
         places = F.conv2d(_with_rim(x.flatten(0, 1)[:, None]), self.taps)  # (B C, r^2, h, w)
         return SuperResolution(
-            sr=F.pixel_shuffle(places, self.scale)[:, 0].unflatten(0, x.shape[:2])
+            sr=F.pixel_shuffle(places, self.scale)[:, 0].unflatten(0, x.shape[:2])  # type: ignore[no-untyped-call]
         )
 
     def fit(self, tiles: TileDataModule) -> None:

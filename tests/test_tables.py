@@ -1,0 +1,89 @@
+"""Tables: values of seeds, marks of the best, and pages that sort and export by themselves."""
+
+import re
+from urllib.parse import unquote
+
+import pandas as pd
+import pytest
+
+from asnlsr.tables import (
+    COLUMNS,
+    formatted,
+    latex,
+    marked_best,
+    results_table,
+    seed_table,
+    sortable,
+)
+
+
+def metrics(**values):
+    """Long table of one protocol: model -> PSNR of seeds 0, 1, ...; other metrics are equal."""
+    rows = [
+        {
+            "model": model.replace("_", "-"), "seed": seed, "protocol": "blind", "recipe": "warm",
+            "domain": "swir2", "tile": tile, "metric": metric,
+            "value": value + shift if metric == "psnr" else 1.0,
+        }
+        for model, seeds in values.items()
+        for seed, value in enumerate(seeds)
+        for tile, shift in (("x", -1), ("y", 1))
+        for metric in COLUMNS[:5]
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+TEN = {
+    "bicubic": [30.0],
+    "snlsr_unmix": [31 + 0.1 * (seed % 3) for seed in range(10)],
+    "asnlsr": [31 + 0.1 * ((seed + 1) % 3) for seed in range(10)],
+}
+
+
+def test_value_of_a_seed_is_the_mean_over_tiles_and_bicubic_holds_for_all():
+    table = seed_table(metrics(**TEN), "psnr")
+    assert table["asnlsr", "warm"].tolist() == pytest.approx(TEN["asnlsr"])
+    assert table["bicubic", "warm"].tolist() == [30.0] * 10
+
+
+def test_best_is_marked_with_what_cannot_be_told_from_it():
+    """Means 31.09 and 31.10, differences of -0.2 to 0.1: no. Bicubic is 1 dB below: yes."""
+    marks = marked_best(metrics(**TEN))["psnr"]
+    assert marks["asnlsr", "warm"] == "★"
+    assert marks["snlsr-unmix", "warm"] == "≈"
+    assert marks["bicubic", "warm"] == ""
+
+
+def test_one_seed_allows_no_mark_but_the_best():
+    marks = marked_best(metrics(bicubic=[30.0], asnlsr=[31.0]))["psnr"]
+    assert marks.tolist() == ["★", "?"]
+
+
+def test_low_is_best_where_low_is_good():
+    rows = metrics(bicubic=[30.0], asnlsr=[31.0])
+    rows.loc[(rows["metric"] == "rmse") & (rows["model"] == "bicubic"), "value"] = 0.5
+    assert marked_best(rows).loc[("bicubic", "warm"), "rmse"] == "★"
+
+
+def test_marks_stand_in_the_text():
+    rows = metrics(**TEN)
+    text = formatted(results_table(rows), marked_best(rows)).set_index("model")["PSNR (dB) ↑"]
+    assert text["A-SNLSR"].endswith("★")
+    assert text["bicubic"] == "30.00"
+
+
+def test_page_of_a_table_carries_its_files_and_asks_nobody():
+    text = pd.DataFrame({"model": ["a & b"], "PSNR ↑": ["31.0 ± 0.1 ★"]})
+    html = sortable(text, "name")
+    links = dict(re.findall(r'download="name\.(\w+)" href="data:[^,]*,([^"]*)"', html))
+    assert unquote(links["csv"]) == text.to_csv(index=False)
+    assert unquote(links["tex"]) == latex(text)
+    assert "//" not in re.sub(r'href="data:[^"]*"', "", html)
+
+
+def test_latex_is_plain_ascii():
+    """Any LaTeX sets it, without packages for signs."""
+    tex = latex(pd.DataFrame({"m ↑": ["1 ± 2 ★", "3 ≈ &", "λ ↓"]}))
+    assert tex.isascii()
+    assert r"1 $\pm$ 2 $\star$" in tex
+    assert r"\&" in tex

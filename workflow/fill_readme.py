@@ -1,0 +1,56 @@
+"""Fill README.md: `fill_readme.py` draws its picture and writes the tables between its marks."""
+
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+import nbformat
+import pandas as pd
+
+from asnlsr import diagrams, figures
+from asnlsr.tables import render, results_table
+
+README, PICTURE = Path("README.md"), Path("book/architecture.svg")
+RESULTS = Path("data/results/simulated-demo/metrics.csv.gz")
+TIME = re.compile(r"(?:about |half )?(?:a|one|two|three|\d+) (?:minutes?|seconds?)")
+
+
+def draw(path: Path) -> None:
+    """Draw the network; the same drawing gives the same file."""
+    figures.use_style()
+    with mpl.rc_context({"svg.hashsalt": "asnlsr", "svg.fonttype": "none"}):
+        diagrams.architecture().savefig(path, metadata={"Date": None})
+
+
+def chapters() -> str:
+    """Return a row per chapter: title, what it is for (from the welcome page), and its time."""
+    aims = re.findall(r"\| \[\]\((\w+)\) \| (.*) \|", Path("book/intro.md").read_text("utf-8"))
+    rows = ["| | chapter | you will be able to | time |", "| --- | --- | --- | --- |"]
+    for stem, aim in aims:
+        opening = nbformat.read(f"book/{stem}.ipynb", 4).cells[0].source
+        title = opening.splitlines()[0].removeprefix("# ")
+        time = TIME.search(opening, opening.index("**Time**"))
+        assert time is not None, f"{stem} does not say how long it takes"
+        rows.append(f"| {int(stem[:2])} | [{title}](book/{stem}.ipynb) | {aim} | {time[0]} |")
+    return "\n".join(rows)
+
+
+def results() -> str:
+    """Return the recorded results of protocol `blind` and recipe `warm`, or how to get some."""
+    if not RESULTS.exists():
+        return "No results are recorded yet: `make` ends by printing its own."
+    rows = pd.read_csv(RESULTS).query("protocol == 'blind' and recipe == 'warm'")
+    return render(results_table(rows[rows["setting"].fillna("") == ""]))
+
+
+def filled(text: str) -> str:
+    """Return README.md with what stands between its marks made anew."""
+    for name, block in (("chapters", chapters()), ("results", results())):
+        mark = re.compile(rf"(<!-- {name}[^>]*-->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+        text = mark.sub(lambda found, block=block: found[1] + block + found[2], text)
+    return text
+
+
+if __name__ == "__main__":
+    draw(PICTURE)
+    README.write_text(filled(README.read_text("utf-8")), "utf-8")
