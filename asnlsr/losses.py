@@ -11,7 +11,6 @@ from torch.nn import functional as F
 if TYPE_CHECKING:  # the networks import this module, by way of the metrics
     from asnlsr.models.output import SuperResolution
 
-SQUARED_WEIGHT = 100.0  # keeps the gradient large beside Adam's epsilon
 SAM_WEIGHT = 0.1  # weight of the angle (radians) beside the mean absolute error
 
 
@@ -98,7 +97,6 @@ def training_losses(
     batch: dict[str, Tensor],
     super_resolve: bool = True,
     align: str = "",
-    squared: bool = False,
 ) -> dict[str, Tensor]:
     """Return the terms of the training objective; their sum is minimised.
 
@@ -114,19 +112,13 @@ def training_losses(
         False in the unmixing warm-up, where only the reconstruction counts.
     align : str
         Loss of `ALIGNMENTS` between the abundances of the source and of the target tiles.
-    squared : bool
-        Mean squared error of a single-image network in place of the mean absolute one: its
-        minimum is the expected value, which is what PSNR asks for, and not the median.
     """
     losses = {}
     if output.reconstruction is not None:
         losses["loss_unmix"] = fidelity(output.reconstruction, batch["lr"])
     if super_resolve:
         single_image = output.reconstruction is None  # those are trained without the angle
-        if squared:
-            losses["loss_sr"] = SQUARED_WEIGHT * F.mse_loss(output.sr, batch["hr"])
-        else:
-            losses["loss_sr"] = (F.l1_loss if single_image else fidelity)(output.sr, batch["hr"])
+        losses["loss_sr"] = (F.l1_loss if single_image else fidelity)(output.sr, batch["hr"])
         if output.sr_half is not None:
             losses["loss_half"] = F.l1_loss(output.sr_half, batch["lr_x2"])
         if output.domain_logits is not None:

@@ -107,9 +107,7 @@ class SuperResolutionTraining(pl.LightningModule):
             batch["hr"] = batch["hr"][:, bands]
         else:
             output = self.network(batch["lr"], *[n_sr] * self.spec.unmixes)
-        losses = training_losses(
-            output, batch, not self.warming_up, self.spec.align, self.spec.squared
-        )
+        losses = training_losses(output, batch, not self.warming_up, self.spec.align)
         share = self._share(n_sr)
         for key in losses.keys() & {"loss_sr", "loss_half"}:
             losses[key] = share * losses[key]

@@ -106,13 +106,3 @@ def test_alignment_loss_compares_domains_and_reaches_the_encoder(align):
     assert not any(p.grad is not None and p.grad.any() for p in network.sr.parameters())
     same = batch | {"lr": x[:1].expand(2, -1, -1, -1)}
     assert training_losses(network(same["lr"], 1), same, align=align)["loss_align"].abs() < 1e-3
-
-
-def test_squared_error_asks_for_the_mean_and_absolute_for_the_median():
-    truth = torch.tensor([0.0, 0.0, 0.9]).view(3, 1, 1, 1)
-    guess = torch.full((1, 1, 1, 1), 0.3, requires_grad=True)
-    output, batch = SuperResolution(sr=guess.expand(3, 1, 1, 1)), {"hr": truth}
-    for squared, pull in ((True, 0.0), (False, 1 / 3)):  # 0.3 is the mean; the median is 0
-        loss = training_losses(output, batch, squared=squared)["loss_sr"]
-        (gradient,) = torch.autograd.grad(loss, guess)
-        assert gradient.item() == pytest.approx(pull, abs=1e-5)

@@ -36,7 +36,6 @@ class ModelSpec:
     unmixes: bool = True  # has an encoder and endmembers
     frozen: bool = False  # encoder and endmembers stay at their random initialisation
     bandwise: bool = False  # gives the bands that it is asked for, and learns from a few
-    squared: bool = False  # learns from the mean squared error in place of the mean absolute one
     align: str = ""  # loss of `losses.ALIGNMENTS` between the abundances of the two domains
     target: bool = False  # low-resolution tiles of the target domain enter the training
     oracle: bool = False  # learns from target truth in place of source truth: a bound, no method
@@ -50,7 +49,6 @@ _ADVERSARIAL: dict[str, Any] = {"target": True, "settings": ("skip", "reversal")
 _BANDWISE: dict[str, Any] = {
     "unmixes": False,
     "bandwise": True,
-    "squared": True,
     "settings": (),
 }
 MODELS = {
