@@ -104,13 +104,14 @@ class Bandwise(nn.Module):
         numbers = torch.arange(x.shape[1], device=x.device) if bands is None else bands
         shared = self.shared(x.mean(1, keepdim=True))
         guide = self.guide(shared)
-        own = torch.cat([self._detail_of(x, part, guide) for part in numbers.split(PART)], 1)
+        own = torch.cat([self._detail_of(x, part, guide) for part in torch.split(numbers, PART)], 1)
         return SuperResolution(
             sr=enlarge(x[:, numbers], self.scale) + self.shared_detail(shared) + own
         )
 
     def _detail_of(self, x: Tensor, bands: Tensor, guide: Tensor) -> Tensor:
         means = spectral_means(x, bands)  # (B, n, W, h, w)
-        features = self.own(means.flatten(0, 1)).unflatten(0, means.shape[:2]) + guide[:, None]
-        added: Tensor = self.own_detail(features.flatten(0, 1))[:, 0]
-        return added.unflatten(0, means.shape[:2])
+        seen: Tensor = self.own(means.flatten(0, 1))
+        features = seen.reshape(*means.shape[:2], *guide.shape[1:]) + guide[:, None]
+        added: Tensor = self.own_detail(features.flatten(0, 1))  # (B n, 1, r h, r w)
+        return added.reshape(*means.shape[:2], *added.shape[2:])
