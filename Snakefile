@@ -18,7 +18,7 @@ PROTOCOL = config.get("protocol", "blind")
 MODELS = config.get(
     "models",
     "bicubic bicubic-centred back-projection richardson-lucy linear"
-    " rcam esrt srformer snlsr-frozen snlsr snlsr-unmix asnlsr",
+    " rcam esrt srformer bandwise bandwise-oracle snlsr-frozen snlsr snlsr-unmix asnlsr",
 ).split()
 SIZES = preset(PRESET)
 SEED = 0
@@ -100,6 +100,12 @@ READS = {
         str(SPACE.metrics("blind")),
     ],
     "07": [*BLIND, *map(run_file, [*AT_ONCE, "asnlsr"]), str(SPACE.metrics("blind"))],
+    "08": [
+        *BLIND,
+        *map(run_file, ["bicubic", "richardson-lucy", "esrt", "asnlsr"]),
+        *map(run_file, ["bandwise", "bandwise-oracle"]),
+        str(SPACE.metrics("blind")),
+    ],
     "09": [*BLIND, run_file("bicubic"), run_file("asnlsr")],
     "10": [*BLIND, str(SPACE.metrics("blind")), "data/paper/table1.csv", *RECORDS],
     "11": [

@@ -15,7 +15,7 @@ PRECISIONS = ("32-true", "bf16-mixed")
 # Methods that take no training steps.
 AT_ONCE = ("bicubic", "bicubic-centred", "back-projection", "richardson-lucy", "linear")
 # Those, and networks without an encoder, which have no unmixing to warm up.
-SINGLE_IMAGE = (*AT_ONCE, "rcam", "esrt", "srformer")
+SINGLE_IMAGE = (*AT_ONCE, "rcam", "esrt", "srformer", "bandwise", "bandwise-oracle")
 WARM_LR = {"srformer": 2.5e-4}  # of recipe `warm`, chosen on source validation
 
 
@@ -66,6 +66,7 @@ class TrainingConfig:
     restarts: int = 4  # cosine cycles: T0 = epochs / 4
     reversal: float = 0.01  # lambda of the gradient reversal
     skip: bool = True  # add the bicubic enlargement to the output
+    bands: int = 0  # of every crop in a step of `bandwise`; the others always see all
     precision: str = "32-true"  # bf16-mixed: products and convolutions in bfloat16 (autocast)
     # What follows is ours, and off in recipe `published`.
     lr_unmixing: float = 1.0  # factor on lr, after the warm-up, for encoder and endmembers
@@ -98,19 +99,22 @@ def training_config(
     warm = recipe == "warm" and model not in AT_ONCE
     frozen = model == "snlsr-frozen"  # has nothing to warm up
     single_image = model in SINGLE_IMAGE
+    bandwise = model in ("bandwise", "bandwise-oracle")
+    double = 2 if bandwise else 1  # a step with few bands is cheap
     config = TrainingConfig(
-        steps=sizes.frozen_steps if frozen else sizes.steps,
+        steps=sizes.frozen_steps if frozen else double * sizes.steps,
         warmup_steps=sizes.warmup_steps if warm and not frozen and not single_image else 0,
         crop=sizes.crop,
-        batch=sizes.batch,
-        log_every=sizes.log_every,
+        batch=double * sizes.batch,
+        log_every=double * sizes.log_every,
         lr=WARM_LR.get(model, 1e-3) if warm else 1e-3,
         restarts=1 if warm else 4,
         contrast=warm and model in WARM_LR,
         lr_unmixing=0.3 if warm else 1.0,
         turns=warm,
-        relight=1.0 if warm else 0.0,
-        light=0.05 if warm else 0.0,
+        relight=1.0 if warm and not bandwise else 0.0,  # it does not see the light
+        light=0.05 if warm and not bandwise else 0.0,
+        bands=4 if bandwise else 0,
     )
     values = dict(vars(config))
     for key, value in (overrides or {}).items():

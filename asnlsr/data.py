@@ -198,6 +198,9 @@ class TileDataModule(LightningDataModule):
         Whether low-resolution target tiles enter the training.
     half : bool
         Whether source tiles degraded by 2 do.
+    oracle : bool
+        Whether the tiles of role `target_train` in the target domain, with their truth, take the
+        place of the source tiles, in training and validation.
 
     Raises
     ------
@@ -215,11 +218,13 @@ class TileDataModule(LightningDataModule):
         target: bool,
         mixed: bool,
         half: bool = False,
+        oracle: bool = False,
     ) -> None:
         super().__init__()
         roles = read_split(split, tiles)
-        source = select(tiles, "swir1", roles["source_train"])
-        val = select(tiles, "swir1" if protocol == "blind" else "swir2", roles["val"])
+        domain, role = ("swir2", "target_train") if oracle else ("swir1", "source_train")
+        source = select(tiles, domain, roles[role])
+        val = select(tiles, domain if protocol == "blind" else "swir2", roles["val"])
         if config.crop > source.sizes["y"]:
             raise ValueError(
                 f"crop {config.crop} is larger than the tiles of {tiles} ({source.sizes['y']}): "

@@ -50,13 +50,53 @@ def fidelity(estimate: Tensor, truth: Tensor) -> Tensor:
     return F.l1_loss(estimate, truth) + SAM_WEIGHT * angle
 
 
+def coral(source: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of the covariances of features (n, K) and (m, K), over 4 K^2.
+
+    References
+    ----------
+    Sun & Saenko 2016, "Deep CORAL", equation 1.
+    """
+    apart = torch.cov(source.T) - torch.cov(target.T)
+    return apart.square().sum() / (4 * source.shape[1] ** 2)
+
+
+def mmd(source: Tensor, target: Tensor) -> Tensor:
+    """Unbiased squared maximum mean discrepancy, as `alignment.mmd`, with a gradient.
+
+    Parameters
+    ----------
+    source, target : Tensor, (n, K) and (m, K)
+
+    References
+    ----------
+    Gretton et al. 2012, JMLR 13, equation 3; Long et al. 2015 as a loss of features.
+    """
+    joint, n, m = torch.cat([source, target]), len(source), len(target)
+    squared = (joint[:, None] - joint).square().sum(2)
+    with torch.no_grad():  # the kernel's width is a yardstick, no way to lower the loss
+        width = 2 * squared[squared > 0].median()
+    kernel = torch.exp(-squared / width)
+    within_source = (kernel[:n, :n].sum() - n) / (n * (n - 1))
+    within_target = (kernel[n:, n:].sum() - m) / (m * (m - 1))
+    return within_source + within_target - 2 * kernel[:n, n:].mean()
+
+
+# Weights with which either, unaligned, is as large as the super-resolution loss of a `demo` run.
+ALIGNMENTS = {"coral": (coral, 1e4), "mmd": (mmd, 0.02)}
+ALIGN_EVERY = 3  # every third pixel of a crop: MMD compares all pairs
+
+
 def domain_labels(logits: Tensor, domain: Tensor) -> Tensor:
     """Spread the domain of a tile (B,) over its logits (B, 2) or (B, 2, h, w)."""
     return domain.view(-1, *[1] * (logits.ndim - 2)).expand(logits[:, 0].shape)
 
 
 def training_losses(
-    output: SuperResolution, batch: dict[str, Tensor], super_resolve: bool = True
+    output: SuperResolution,
+    batch: dict[str, Tensor],
+    super_resolve: bool = True,
+    align: str = "",
 ) -> dict[str, Tensor]:
     """Return the terms of the training objective; their sum is minimised.
 
@@ -70,6 +110,8 @@ def training_losses(
         Of a progressive network also `lr_x2` (B_source, C, r h / 2, r w / 2).
     super_resolve : bool
         False in the unmixing warm-up, where only the reconstruction counts.
+    align : str
+        Loss of `ALIGNMENTS` between the abundances of the source and of the target tiles.
     """
     losses = {}
     if output.reconstruction is not None:
@@ -82,4 +124,9 @@ def training_losses(
         if output.domain_logits is not None:
             labels = domain_labels(output.domain_logits, batch["domain"])
             losses["loss_domain"] = F.cross_entropy(output.domain_logits, labels)
+        if align and output.abundances is not None:
+            loss, weight = ALIGNMENTS[align]
+            pixels = output.abundances.flatten(2)[:, :, ::ALIGN_EVERY].transpose(1, 2)  # (B, n, K)
+            domains = (pixels[batch["domain"] == domain].flatten(0, 1) for domain in (0, 1))
+            losses["loss_align"] = weight * loss(*domains)
     return losses

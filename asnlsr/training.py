@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
 import torch
@@ -100,8 +101,13 @@ class SuperResolutionTraining(pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the sum of the losses of `losses.training_losses`."""
         n_sr = 0 if self.warming_up else len(batch["hr"])
-        output = self.network(batch["lr"], *[n_sr] * self.spec.unmixes)
-        losses = training_losses(output, batch, super_resolve=not self.warming_up)
+        if self.spec.bandwise:
+            bands = self._bands(batch["lr"].shape[1]).to(self.device)
+            output = self.network(batch["lr"], bands)
+            batch["hr"] = batch["hr"][:, bands]
+        else:
+            output = self.network(batch["lr"], *[n_sr] * self.spec.unmixes)
+        losses = training_losses(output, batch, not self.warming_up, self.spec.align)
         share = self._share(n_sr)
         for key in losses.keys() & {"loss_sr", "loss_half"}:
             losses[key] = share * losses[key]
@@ -115,6 +121,11 @@ class SuperResolutionTraining(pl.LightningModule):
         for key, value in log.items():
             self._sums.setdefault(key, []).append(float(value.detach()))
         return torch.stack(list(losses.values())).sum()
+
+    def _bands(self, count: int) -> Tensor:
+        """Draw the bands of this step, the same in all processes."""
+        rng = np.random.default_rng([self.seed, 5, self.global_step])
+        return torch.from_numpy(rng.permutation(count)[: self.config.bands or count])
 
     def _share(self, tiles: int) -> float:
         """Return `tiles` over its mean over all processes: 1 in one alone.
@@ -253,6 +264,7 @@ def train(
         # what takes no steps chooses on source tiles in either protocol
         run.tiles, run.split, config, seed, "blind" if at_once else protocol,
         target=model_spec.target, mixed=recipe == "published", half=model_spec.half,
+        oracle=model_spec.oracle,
     )  # fmt: skip
     pl.seed_everything(seed, workers=True, verbose=False)
     settings = {name: getattr(config, name) for name in model_spec.settings}

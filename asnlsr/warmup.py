@@ -28,6 +28,7 @@ def start_unmixing(network: Any, lr: Tensor) -> None:  # noqa: ANN401
     lr : Tensor, (n, C, h, w)
         Low-resolution training tiles, normalised log radiance.
     """
+    lr = network.match(lr)
     pixels = lr.movedim(1, -1).flatten(0, -2)  # (n h w, C)
     network.decoder.weight[:, :, 0, 0] = far_apart(pixels, network.decoder.in_channels).T
     x, first = lr, True
@@ -83,7 +84,8 @@ def start_super_resolution(network: Any, lr: Tensor) -> None:  # noqa: ANN401
     lr : Tensor, (n, C, h, w)
         Low-resolution training tiles, normalised log radiance.
     """
-    abundances = torch.cat([network.encoder(tile[None]) for tile in lr]).transpose(0, 1).flatten(1)
+    tiles = [network.encoder(network.match(tile[None])) for tile in lr]
+    abundances = torch.cat(tiles).transpose(0, 1).flatten(1)
     head, tail = network.sr.head, network.sr.tail
     head.weight -= head.weight.mean((2, 3), keepdim=True)
     head.weight /= abundances.std(1).clamp(min=1e-3)[:, None, None]

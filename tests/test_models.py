@@ -164,6 +164,21 @@ def test_only_the_first_tiles_are_super_resolved_on_demand():
     assert len(none.abundances) == 3
 
 
+@torch.no_grad()
+def test_matched_bands_differ_in_nothing_but_their_pattern():
+    """Another level and contrast of each band changes neither abundances nor the detail."""
+    torch.manual_seed(0)
+    network = build("snlsr-matched", bands=6).eval()
+    x, gain, light = torch.rand(2, 6, 16, 16), torch.rand(1, 6, 1, 1) + 0.5, torch.rand(1, 6, 1, 1)
+    plain, changed = network(x), network(gain * x + light)
+    assert torch.allclose(changed.abundances, plain.abundances, atol=1e-5)
+    assert torch.allclose(changed.sr, gain * plain.sr + light, atol=1e-4)
+    assert torch.allclose(changed.reconstruction, gain * plain.reconstruction + light, atol=1e-4)
+    std, mean = torch.std_mean(network.match(x), (2, 3))
+    assert torch.allclose(mean, torch.tensor(0.4))
+    assert torch.allclose(std, torch.tensor(0.06))
+
+
 @pytest.mark.parametrize("model", ["snlsr", "asnlsr"])
 def test_overfits_one_batch(model):
     """A network that cannot learn one tile by heart cannot learn."""

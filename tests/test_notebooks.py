@@ -570,6 +570,56 @@ def test_chapter_7_limits(executed):
     assert value["invisible_bicubic"] < value["invisible_rl"] < 100
 
 
+def test_chapter_8_components(executed):
+    """One shared detail of variance 1 and noise of variance n: (C + n) / (C (1 + n))."""
+    value = glued(executed["08"])
+    assert value["toy_share"] == pytest.approx(100 * (30 + 0.25) / (30 * 1.25), abs=0.5)
+    assert value["equal_share"] == pytest.approx(31 / 60, abs=0.01)
+    for domain in ("swir1", "swir2"):
+        assert 100 / 30 < value[f"common_{domain}"] < 100
+
+
+def test_chapter_8_network(executed):
+    """Convolutions by hand, and properties that hold for any weights."""
+    value = glued(executed["08"])
+
+    def conv(inputs, outputs, side=3):
+        return inputs * outputs * side**2 + outputs
+
+    shared = conv(1, 48) + 12 * conv(48, 48) + conv(48, 16) + conv(48, 24, 1)
+    own = conv(4, 24) + 2 * conv(24, 24) + conv(24, 16)
+    assert value["parameters"] == shared + own
+    assert value["parameters_asnlsr"] == 1_174_824
+    assert value["flat"] < 1e-4
+    assert value["light_error"] < 1e-3 * value["detail"] + 1e-6
+    assert value["backwards_error"] < 1e-3 * value["detail"] + 1e-6
+    assert value["both_change"] > 0
+    assert value["power_change"] > 0
+    assert value["reach"] <= 16
+
+
+def test_chapter_8_gains(executed):
+    """The long table says it too."""
+    value = glued(executed["08"])
+    for model in ("richardson-lucy", "esrt", "asnlsr", "bandwise", "bandwise-oracle"):
+        key = model.replace("-", "_")
+        for domain in ("swir1", "swir2"):
+            gain = mean_psnr(model, domain) - mean_psnr("bicubic", domain)
+            assert value[f"gain_{domain}_{key}"] == pytest.approx(gain, abs=1e-6)
+    left = value["gain_swir2_bandwise_oracle"] - value["gain_swir2_bandwise"]
+    assert value["left"] == pytest.approx(left, abs=1e-6)
+    assert value["verdict"] == ("nothing" if abs(left) < 0.1 else "something")
+    ahead = value["gain_swir2_bandwise"] - value["gain_swir2_asnlsr"]
+    assert value["ahead"] == pytest.approx(ahead, abs=1e-6)
+    # Two test tiles at smoke, all of them shown: without noise the gain is that of the table.
+    assert value["clean_bandwise"] == pytest.approx(value["gain_swir2_bandwise"], abs=1e-3)
+    # Shared and own squares add up, because the mean over bands is orthogonal to the rest.
+    assert value["shared_before"] + value["own_before"] == pytest.approx(100)
+    pooled = 10 * math.log10(100 / (value["shared_after"] + value["own_after"]))
+    assert pooled == pytest.approx(value["gain_swir2_bandwise"], abs=0.1)
+    assert value["ceiling"] == pytest.approx(10 * math.log10(100 / value["own_before"]))
+
+
 def test_chapter_9_values(executed):
     """A factor in radiance is a shift in z; windows by arithmetic; a truth is consistent."""
     value = glued(executed["09"])

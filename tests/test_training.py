@@ -114,6 +114,29 @@ def test_single_image_networks_train(run, model):
     assert load_run(folder)[1]["config"]["warmup_steps"] == 0
 
 
+def test_bandwise_trains_on_few_bands_and_gives_all(run, tiny_tiles, tiny_split):
+    overrides = {"steps": 4, "log_every": 2, "batch": 2}
+    few, same, every = (
+        run("bandwise", overrides=overrides | {"bands": bands}) for bands in (4, 4, 30)
+    )
+    assert_same_weights(weights(few), weights(same))
+    assert not torch.equal(weights(few)["guide.weight"], weights(every)["guide.weight"])
+    start = build_like_run("bandwise").named_parameters()
+    still = [name for name, p in start if torch.equal(p, weights(few)[name])]
+    assert still == []
+    metrics = evaluate([few], tiny_tiles, tiny_split, progress=False)
+    assert metrics["value"].notna().all()
+
+
+@pytest.mark.parametrize("model", ["snlsr-coral", "snlsr-mmd"])
+def test_alignment_controls_differ_from_unmixing_alone(run, model):
+    """From the first step with super-resolution on; the warm-up is the same."""
+    history, plain = (pd.read_csv(run(m) / "history.csv") for m in (model, "snlsr-unmix"))
+    assert history["loss_align"].isna().tolist() == [True, True, False, False]
+    unmix = "loss_unmix"
+    assert (history[unmix] == plain[unmix]).tolist() == [True, True, False, False]
+
+
 @pytest.mark.parametrize("model", ["asnlsr-dense", "asnlsr-conv1d"])
 def test_pixel_discriminators_train(run, model):
     history = pd.read_csv(run(model) / "history.csv")
@@ -203,6 +226,14 @@ def poisoned(tiny_tiles, tmp_path_factory):
 def test_methods_without_steps_never_look_at_target_truth(run, poisoned, model, protocol):
     clean, dirty = (run(model, protocol=protocol, **tiles) for tiles in ({}, {"tiles": poisoned}))
     assert_same_weights(weights(clean), weights(dirty))
+
+
+def test_bandwise_reads_no_target_truth_and_its_oracle_nothing_else(run, poisoned):
+    overrides = {"steps": 2, "log_every": 2, "batch": 2}
+    clean, dirty = (run("bandwise", overrides=overrides, **t) for t in ({}, {"tiles": poisoned}))
+    assert_same_weights(weights(clean), weights(dirty))
+    oracle = weights(run("bandwise-oracle", overrides=overrides, tiles=poisoned))
+    assert all(value.isnan().any() for value in oracle.values())
 
 
 @pytest.mark.parametrize("protocol", ["blind", "as-released"])

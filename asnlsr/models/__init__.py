@@ -14,13 +14,14 @@ from asnlsr.models.adversarial import (
     ConvPixelDiscriminator,
     DensePixelDiscriminator,
 )
+from asnlsr.models.bandwise import Bandwise
 from asnlsr.models.bicubic import Bicubic
 from asnlsr.models.deconvolution import BackProjection, CentredBicubic, RichardsonLucy
 from asnlsr.models.esrt import ESRT
 from asnlsr.models.linear import LinearFilter
 from asnlsr.models.output import SuperResolution
 from asnlsr.models.rcam import RCAM
-from asnlsr.models.snlsr import SNLSR
+from asnlsr.models.snlsr import SNLSR, MatchedSNLSR
 from asnlsr.models.srformer import SRFormer
 
 __all__ = ["MODELS", "ModelSpec", "SuperResolution", "build", "spec"]
@@ -34,7 +35,10 @@ class ModelSpec:
     label: str
     unmixes: bool = True  # has an encoder and endmembers
     frozen: bool = False  # encoder and endmembers stay at their random initialisation
+    bandwise: bool = False  # gives the bands that it is asked for, and learns from a few
+    align: str = ""  # loss of `losses.ALIGNMENTS` between the abundances of the two domains
     target: bool = False  # low-resolution tiles of the target domain enter the training
+    oracle: bool = False  # learns from target truth in place of source truth: a bound, no method
     half: bool = False  # its output at half of the size is supervised too
     any_bands: bool = False  # takes every band alone: upscales the sensor's own
     settings: tuple[str, ...] = ("skip",)  # fields of TrainingConfig that the network takes
@@ -42,6 +46,11 @@ class ModelSpec:
 
 _AT_ONCE: dict[str, Any] = {"unmixes": False, "any_bands": True, "settings": ()}
 _ADVERSARIAL: dict[str, Any] = {"target": True, "settings": ("skip", "reversal")}
+_BANDWISE: dict[str, Any] = {
+    "unmixes": False,
+    "bandwise": True,
+    "settings": (),
+}
 MODELS = {
     "bicubic": ModelSpec(Bicubic, "bicubic", **_AT_ONCE),
     "bicubic-centred": ModelSpec(CentredBicubic, "bicubic, centred on the PSF", **_AT_ONCE),
@@ -51,9 +60,16 @@ MODELS = {
     "rcam": ModelSpec(RCAM, "RCAM", unmixes=False, half=True),
     "esrt": ModelSpec(ESRT, "ESRT", unmixes=False),
     "srformer": ModelSpec(SRFormer, "SRFormer", unmixes=False),
+    "bandwise": ModelSpec(Bandwise, "bandwise", **_BANDWISE),
+    "bandwise-oracle": ModelSpec(Bandwise, "bandwise, target truth", oracle=True, **_BANDWISE),
     "snlsr-frozen": ModelSpec(SNLSR, "SNLSR, frozen encoder", frozen=True),
     "snlsr": ModelSpec(SNLSR, "SNLSR, source only"),
     "snlsr-unmix": ModelSpec(SNLSR, "SNLSR + target unmixing", target=True),
+    "snlsr-coral": ModelSpec(SNLSR, "SNLSR + CORAL", target=True, align="coral"),
+    "snlsr-mmd": ModelSpec(SNLSR, "SNLSR + MMD", target=True, align="mmd"),
+    "snlsr-matched": ModelSpec(
+        MatchedSNLSR, "SNLSR, bands matched in mean and spread", target=True
+    ),
     "asnlsr": ModelSpec(ASNLSR, "A-SNLSR", **_ADVERSARIAL),
     "asnlsr-dense": ModelSpec(
         partial(ASNLSR, discriminator=DensePixelDiscriminator),

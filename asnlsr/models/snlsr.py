@@ -11,6 +11,8 @@ from torch.nn import functional as F
 from asnlsr.models.output import SuperResolution, doublings, enlarge
 from asnlsr.models.sanl import SANL
 
+LEVEL, SPREAD = 0.4, 0.06  # mean and standard deviation of a band of a matched tile, z
+
 
 class CBAM(nn.Module):
     """Channel gate, then pixel gate (Woo et al. 2018), reduction 4."""
@@ -157,6 +159,10 @@ class SNLSR(nn.Module):
         self.decoder = nn.Conv2d(materials, bands, 1, bias=False)  # its weight: the endmembers
         self.sr = AbundanceSR(materials, scale)
 
+    def match(self, x: Tensor) -> Tensor:
+        """Return x (B, C, h, w) as the encoder sees it; here unchanged."""
+        return x
+
     def super_resolve(self, x: Tensor, abundances: Tensor) -> Tensor:
         """Mix the super-resolved abundances and add the skip: (B, C, r h, r w)."""
         detail: Tensor = self.decoder(self.sr(abundances))
@@ -170,3 +176,26 @@ class SNLSR(nn.Module):
             reconstruction=self.decoder(abundances),
             abundances=abundances,
         )
+
+
+class MatchedSNLSR(SNLSR):
+    """SNLSR whose encoder sees every band of every tile with the same mean and spread.
+
+    The simplest alignment of domains: of the statistics of the input, with nothing to learn.
+    The output gets the tile's own mean and spread back.
+    """
+
+    def match(self, x: Tensor) -> Tensor:
+        """Give every band of (B, C, h, w) the mean `LEVEL` and the standard deviation `SPREAD`."""
+        std, mean = torch.std_mean(x, (2, 3), keepdim=True)
+        return LEVEL + SPREAD * (x - mean) / std.clamp(min=1e-3)
+
+    def forward(self, x: Tensor, n_sr: int | None = None) -> SuperResolution:
+        """As `SNLSR.forward`, on matched tiles."""
+        std, mean = torch.std_mean(x, (2, 3), keepdim=True)
+        gain = std.clamp(min=1e-3) / SPREAD
+        output = super().forward(self.match(x), n_sr)
+        assert output.reconstruction is not None
+        output.sr = mean[:n_sr] + gain[:n_sr] * (output.sr - LEVEL)
+        output.reconstruction = mean + gain * (output.reconstruction - LEVEL)
+        return output

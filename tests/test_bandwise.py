@@ -1,0 +1,129 @@
+"""The network of every band: counted by hand, blind to light, local, and any number of bands."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from asnlsr.models import build
+from asnlsr.models.bandwise import spectral_means
+from asnlsr.models.output import enlarge
+from tests.test_models import count, silent_weights
+
+
+def trained(scale=4, seed=0):
+    """Return a network whose last layers are not zero, as after training."""
+    torch.manual_seed(seed)
+    network = build("bandwise", scale=scale).eval()
+    for layers in (network.shared_detail, network.own_detail):
+        torch.nn.init.normal_(layers[-2].weight, std=0.01)
+    return network
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_parameter_count(scale):
+    """Of convolutions: inputs x outputs x taps + outputs."""
+
+    def conv(inputs, outputs, side=3):
+        return inputs * outputs * side**2 + outputs
+
+    shared = conv(1, 48) + 6 * 2 * conv(48, 48) + conv(48, scale**2)
+    own = conv(4, 24) + 2 * conv(24, 24) + conv(24, scale**2)
+    assert count(build("bandwise", scale=scale)) == shared + conv(48, 24, side=1) + own
+
+
+@pytest.mark.parametrize(
+    ("bands", "h", "w", "scale"), [(1, 16, 16, 4), (7, 17, 30, 2), (150, 16, 21, 8)]
+)
+def test_any_number_of_bands_and_any_size(bands, h, w, scale):
+    network = trained(scale)
+    with torch.no_grad():
+        sr = network(torch.rand(2, bands, h, w)).sr
+    assert sr.shape == (2, bands, scale * h, scale * w)
+
+
+def test_unsupported_scale_is_named():
+    with pytest.raises(ValueError, match="scale 3"):
+        build("bandwise", scale=3)
+
+
+def test_starts_as_bicubic():
+    x = torch.rand(1, 5, 16, 20)
+    assert torch.equal(build("bandwise")(x).sr, enlarge(x, 4))
+
+
+@torch.no_grad()
+def test_light_passes_through():
+    """A factor on the radiance of each band, which is a sum in z, comes out as it went in."""
+    x, light = torch.rand(2, 6, 16, 18), torch.rand(2, 6, 1, 1)
+    network = trained()
+    detail = network(x).sr - enlarge(x, 4)
+    assert detail.std() > 0.01
+    assert (network(x + light).sr - network(x).sr - light).abs().max() < 1e-4 * detail.std()
+
+
+@torch.no_grad()
+def test_bands_in_reverse_come_out_in_reverse():
+    x = torch.rand(1, 9, 16, 16)
+    network = trained()
+    assert torch.allclose(network(x.flip(1)).sr, network(x).sr.flip(1), atol=1e-5)
+
+
+@torch.no_grad()
+def test_some_bands_are_those_of_all():
+    """Also where there are more bands than are worked on at a time."""
+    x = torch.rand(2, 70, 16, 16)
+    network = trained()
+    bands = torch.tensor([66, 0, 31])
+    assert torch.allclose(network(x, bands).sr, network(x).sr[:, bands], atol=1e-6)
+
+
+@torch.no_grad()
+def test_equal_bands_stay_equal():
+    """A network that knew which band it sees could tell them apart."""
+    x = torch.rand(1, 1, 16, 16).expand(1, 8, 16, 16)
+    sr = trained()(x).sr
+    assert (sr - sr[:, :1]).abs().max() < 1e-6
+
+
+@torch.no_grad()
+def test_what_is_far_away_does_not_count():
+    """So a scene may be sharpened in overlapping parts.
+
+    The guide sees 1 + 2 x 6 pixels around it, and 2 + 1 convolutions follow; bicubic sees 2.
+    """
+    x = torch.rand(1, 3, 16, 48)
+    changed = x.clone()
+    changed[..., 40] += 1
+    network = trained()
+    difference = (network(changed).sr - network(x).sr).abs().amax((0, 1, 2))
+    reach = 13 + 2 + 1
+    assert difference[: 4 * (40 - reach)].max() < 1e-6
+    assert difference[4 * 40] > 1e-3
+
+
+def test_spectral_means_by_hand():
+    x = torch.arange(5.0)[None, :, None, None] ** 2  # 0 1 4 9 16
+    means = spectral_means(x, torch.tensor([0, 2]))[0, :, :, 0, 0]
+    assert torch.allclose(means, torch.tensor([[0, 1 / 2, 14 / 4, 6], [4, 14 / 3, 6, 6]]))
+
+
+def test_gradient_reaches_every_weight():
+    network = trained()
+    network(torch.rand(2, 6, 16, 16)).sr.square().mean().backward()
+    assert silent_weights(network) == []
+
+
+def test_overfits_one_batch():
+    torch.manual_seed(0)
+    network = build("bandwise")
+    x, hr = torch.rand(1, 3, 16, 16), torch.rand(1, 3, 64, 64)
+    hr = F.avg_pool2d(hr, 5, 1, 2)
+    optimizer = torch.optim.Adam(network.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(80):
+        optimizer.zero_grad()
+        loss = F.mse_loss(network(x).sr, hr)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 * losses[0]
