@@ -245,7 +245,12 @@ def test_page_is_accessible(browser, page, theme):
     if not axe.exists():
         pytest.skip("no axe-core: npm install --prefix build/npm axe-core@4.14.1")
     open_page(browser, page)
-    browser.execute_script("document.documentElement.dataset.theme = arguments[0]", theme)
+    browser.execute_script(
+        "document.head.append(Object.assign(document.createElement('style'),"
+        "  {textContent: '* {transition: none !important}'}));"  # no colour half-way
+        "document.documentElement.dataset.theme = arguments[0]",
+        theme,
+    )
     browser.execute_script(axe.read_text())
     found = browser.execute_async_script(
         "const done = arguments[0];"
