@@ -167,7 +167,9 @@ def test_single_image_networks_have_nothing_to_warm_up():
     for name in single:
         config = training_config("demo", name, "warm")
         assert config.warmup_steps == 0
-        assert config.steps == training_config("demo", "asnlsr", "warm").steps
+        steps = training_config("demo", "asnlsr", "warm").steps
+        # a step of bandwise has few bands
+        assert config.steps == (2 * steps if name.startswith("bandwise") else steps)
 
 
 @pytest.mark.parametrize(
