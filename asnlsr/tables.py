@@ -12,6 +12,7 @@ from asnlsr.models import MODELS
 from asnlsr.statistics import paired_difference
 
 COLUMNS = ("psnr", "ssim", "ergas", "sam_deg", "rmse", "train_minutes", "ms_per_tile")
+ORACLES = [name for name, entry in MODELS.items() if entry.oracle]
 
 
 def results_table(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
@@ -72,11 +73,12 @@ def marked_best(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
     DataFrame of str
         Index and metrics as in `results_table`, without the times: ★ for the best mean, ≈ where
         the 95 % interval of the difference to it, on common seeds, holds 0, ? where there are
-        fewer than two common seeds to tell.
+        fewer than two common seeds to tell. An oracle competes with nothing and has no mark.
     """
     marks = {}
+    rivals = metrics[~metrics["model"].isin(ORACLES)]
     for metric in COLUMNS[:5]:
-        table = seed_table(metrics, metric, domain)
+        table = seed_table(rivals, metric, domain)
         best = table.mean().idxmax() if METRICS[metric][1] else table.mean().idxmin()
         marks[metric] = {row: _mark(table[[row, best]].dropna(), row == best) for row in table}
     return pd.DataFrame(marks).rename_axis(["model", "recipe"])

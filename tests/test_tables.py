@@ -59,6 +59,14 @@ def test_one_seed_allows_no_mark_but_the_best():
     assert marks.tolist() == ["★", "?"]
 
 
+def test_oracle_is_not_the_best_however_good():
+    rows = metrics(**{"bicubic": [30.0], "bandwise-oracle": [40.0]})
+    marks = marked_best(rows)["psnr"]
+    assert marks.to_dict() == {("bicubic", "warm"): "★"}
+    text = formatted(results_table(rows), marked_best(rows)).set_index("model")["PSNR (dB) ↑"]
+    assert text["bandwise, target truth"] == "40.00"
+
+
 def test_low_is_best_where_low_is_good():
     rows = metrics(bicubic=[30.0], asnlsr=[31.0])
     rows.loc[(rows["metric"] == "rmse") & (rows["model"] == "bicubic"), "value"] = 0.5
