@@ -12,7 +12,7 @@ from asnlsr.evaluate import evaluate
 from asnlsr.evidence import Planned, plan, read_results, record
 from asnlsr.training import train
 
-MODELS = ["bicubic", "esrt", "snlsr-frozen", "snlsr", "snlsr-unmix", "asnlsr"]
+MODELS = ["bicubic", "esrt", "bandwise", "snlsr-frozen", "snlsr", "snlsr-unmix", "asnlsr"]
 
 
 def test_plan_has_ten_paired_seeds_in_both_recipes_and_protocols():
@@ -22,14 +22,20 @@ def test_plan_has_ten_paired_seeds_in_both_recipes_and_protocols():
             assert runs[model, protocol, "warm"] == runs[model, protocol, "published"] == 10
     assert runs["esrt", "blind", "warm"] == runs["snlsr", "as-released", "published"] == 5
     assert runs["bicubic", "blind", "warm"] == 1  # nothing in it is random
+    assert runs["bandwise", "blind", "warm"] == 10
+    assert runs["bandwise", "as-released", "published"] == 0  # no paper published one
 
 
-def test_plan_goes_seed_by_seed_and_blind_before_as_released():
+def test_plan_has_the_claims_first_then_goes_seed_by_seed_and_blind_before_as_released():
     runs = plan(MODELS)
+    claims = {(run.model, run.seed) for run in runs[:30]}
+    assert claims == {(m, s) for m in ("bandwise", "snlsr-unmix", "asnlsr") for s in range(10)}
+    assert {(run.protocol, run.recipe) for run in runs[:30]} == {("blind", "warm")}
     main = [run for run in runs if not run.setting]
     assert runs[: len(main)] == main  # the ablation comes last
-    assert [run.seed for run in main] == sorted(run.seed for run in main)
-    first = [run.protocol for run in main if run.seed == 0]
+    rest = main[30:]
+    assert [run.seed for run in rest] == sorted(run.seed for run in rest)
+    first = [run.protocol for run in rest if run.seed == 0]
     assert first == sorted(first, key=["blind", "as-released"].index)
     assert len({run.name for run in runs}) == len(runs)
     assert {run.seed for run in plan(MODELS, seeds=2)} == {0, 1}

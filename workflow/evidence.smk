@@ -11,13 +11,16 @@ RESULTS = Path("data/results") / SPACE.root.name
 PLAN = plan(MODELS, int(config.get("seeds", SEEDS)), ablation=DATASET == "simulated")
 RECORDED = read_results(RESULTS).runs
 TURNS = sorted({run.turn for run in PLAN})
-FIRST = len(TURNS) + 1
+# By the time they take: the longest starts first, or the end is spent waiting for it alone.
+LONG = ["esrt", "rcam", "snlsr", "snlsr-unmix", "asnlsr", "srformer"]
+FIRST = (len(TURNS) + 1) * 10
 
 
 def turn(wildcards):
-    """Return the priority of a training run: earlier in the plan, higher."""
+    """Return the priority of a training run: earlier in the plan and longer, higher."""
     places = [len(TURNS) - TURNS.index(run.turn) for run in PLAN if run.name == RUN.format(**wildcards)]
-    return max(places, default=0)
+    length = LONG.index(wildcards.variant) + 1 if wildcards.variant in LONG else 0
+    return 10 * max(places, default=0) + length
 
 
 rule evidence:
