@@ -92,7 +92,11 @@ def panel(
     course: tuple[int, int] = (0, 0),
 ) -> None:
     """Paint a weathered rectangle; `course` is the size of its bricks."""
-    top, bottom, left, right = (max(0, round(edge)) for edge in box)
+    rows, cols = canvas.material.shape
+    top, bottom, left, right = (
+        int(np.clip(round(edge), 0, end))
+        for edge, end in zip(box, (rows, rows, cols, cols), strict=True)
+    )
     at = (slice(top, bottom), slice(left, right))
     tone = 0.12 * canvas.grain[at]
     if course[0]:

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from asnlsr.domains import SWIR1, SWIR2, bin_response
+from asnlsr.geometry import CODE, Canvas
 from asnlsr.materials import MATERIALS, WAVELENGTH_NM, reflectance, sunlight
+from asnlsr.scenery import panel
 from asnlsr.scenes import Scene, open_scene
 from asnlsr.simulate import expose, simulate
 
@@ -119,6 +121,13 @@ def test_noise_is_read_noise_in_the_dark_and_its_variance_is_linear_in_the_signa
     # 1.2 million values a level: the variance is known to 0.2 %
     assert (variance[2] - variance[1]) / (variance[1] - variance[0]) == pytest.approx(2, rel=0.05)
     np.testing.assert_allclose(measured.reshape(3, -1).mean(axis=1), levels, rtol=1e-3)
+
+
+def test_bricks_end_at_the_edge_of_the_picture() -> None:
+    canvas = Canvas.blank(np.random.default_rng(0), (16, 16))
+    panel(canvas, (4, 50, -5, 40), "brick", 0.5, 0.5, 0.5, course=(4, 8))
+    assert (canvas.material[4:] == CODE["brick"]).all()
+    assert (canvas.material[:4] == CODE["white"]).all()
 
 
 @pytest.mark.parametrize(("scenes", "size"), [(0, (64, 64)), (1, (16, 64))])
