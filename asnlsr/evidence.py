@@ -19,7 +19,7 @@ OURS = ("bandwise", "bandwise-oracle")  # not in the paper, so without a publish
 SEEDS, FEWER_SEEDS = 10, 5
 # Ablation of A-SNLSR and its controls. lambda = 0 is snlsr-unmix, step for step.
 ABLATION = {
-    "snlsr-frozen": ("skip=false",),
+    "snlsr-frozen": ("skip=false", "steps=1000"),  # else it gets fewer: see config
     "snlsr": ("skip=false",),
     "snlsr-unmix": ("skip=false", "by=tile"),
     "asnlsr": ("skip=false", "reversal=0.1", "reversal=1.0", "by=tile"),

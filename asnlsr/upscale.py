@@ -40,7 +40,7 @@ def upscale(hdr: Path, run: Path, out: Path, progress: bool = True) -> None:
     """Super-resolve a scene: ENVI header ``out``, pixels (.img) and a quick look (.png) beside it.
 
     A network of a fixed number of bands gives the binned bands of both domains, one that takes
-    every band alone gives the sensor's own. An interrupted call leaves its pixels under a hidden
+    any number gives the sensor's own. An interrupted call leaves its pixels under a hidden
     name; the same call goes on from there and ends with the same bytes.
 
     Parameters

@@ -40,17 +40,13 @@ class ModelSpec:
     target: bool = False  # low-resolution tiles of the target domain enter the training
     oracle: bool = False  # learns from target truth in place of source truth: a bound, no method
     half: bool = False  # its output at half of the size is supervised too
-    any_bands: bool = False  # takes every band alone: upscales the sensor's own
+    any_bands: bool = False  # takes any number of bands: upscales the sensor's own
     settings: tuple[str, ...] = ("skip",)  # fields of TrainingConfig that the network takes
 
 
 _AT_ONCE: dict[str, Any] = {"unmixes": False, "any_bands": True, "settings": ()}
 _ADVERSARIAL: dict[str, Any] = {"target": True, "settings": ("skip", "reversal")}
-_BANDWISE: dict[str, Any] = {
-    "unmixes": False,
-    "bandwise": True,
-    "settings": (),
-}
+_BANDWISE: dict[str, Any] = _AT_ONCE | {"bandwise": True}
 MODELS = {
     "bicubic": ModelSpec(Bicubic, "bicubic", **_AT_ONCE),
     "bicubic-centred": ModelSpec(CentredBicubic, "bicubic, centred on the PSF", **_AT_ONCE),
