@@ -1,4 +1,4 @@
-"""Measured reflectance, sunlight and the sensor's bands: the spectral half of the simulator."""
+"""Library reflectance, sunlight and the sensor's bands: the spectral half of the simulator."""
 
 import earthlib
 import numpy as np

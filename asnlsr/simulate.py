@@ -1,4 +1,4 @@
-"""Simulated push-broom scenes: painted geometry, measured spectra, sunlight, sensor."""
+"""Simulated push-broom scenes: painted geometry, library spectra, sunlight, sensor."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -38,7 +38,7 @@ class ModelSpec:
     bandwise: bool = False  # gives the bands that it is asked for, and learns from a few
     align: str = ""  # loss of `losses.ALIGNMENTS` between the abundances of the two domains
     target: bool = False  # low-resolution tiles of the target domain enter the training
-    oracle: bool = False  # learns from target truth in place of source truth: a bound, no method
+    oracle: bool = False  # learns from target truth in place of source truth: no method
     half: bool = False  # its output at half of the size is supervised too
     any_bands: bool = False  # takes any number of bands: upscales the sensor's own
     settings: tuple[str, ...] = ("skip",)  # fields of TrainingConfig that the network takes

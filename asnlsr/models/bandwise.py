@@ -12,7 +12,7 @@ FEATURES, BLOCKS = 48, 6  # channels and residual blocks of the large network
 OWN_FEATURES = 24  # channels of the small one, which has one block and runs for every band
 WIDTHS = (1, 3, 7)  # bands in the spectral means around a band; the mean of all bands is added
 CONTRAST = 0.1  # z; the size of local contrast, which the first convolutions divide by
-PART = 64  # bands worked on at a time, which bounds the memory for a sensor with hundreds
+PART = 32  # bands worked on at a time, which bounds the memory for a sensor with hundreds
 
 
 def spectral_means(x: Tensor, bands: Tensor) -> Tensor:
@@ -104,10 +104,10 @@ class Bandwise(nn.Module):
         numbers = torch.arange(x.shape[1], device=x.device) if bands is None else bands
         shared = self.shared(x.mean(1, keepdim=True))
         guide = self.guide(shared)
-        own = torch.cat([self._detail_of(x, part, guide) for part in torch.split(numbers, PART)], 1)
-        return SuperResolution(
-            sr=enlarge(x[:, numbers], self.scale) + self.shared_detail(shared) + own
-        )
+        sr = torch.cat([self._detail_of(x, part, guide) for part in torch.split(numbers, PART)], 1)
+        sr += self.shared_detail(shared)  # in place: hundreds of bands take hundreds of megabytes
+        sr += enlarge(x[:, numbers], self.scale)
+        return SuperResolution(sr=sr)
 
     def _detail_of(self, x: Tensor, bands: Tensor, guide: Tensor) -> Tensor:
         means = spectral_means(x, bands)  # (B, n, W, h, w)
