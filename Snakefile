@@ -107,7 +107,13 @@ READS = {
         str(SPACE.metrics("blind")),
     ],
     "09": [*BLIND, run_file("bicubic"), run_file("asnlsr")],
-    "10": [*BLIND, str(SPACE.metrics("blind")), "data/paper/table1.csv", *RECORDS],
+    "10": [
+        *BLIND,
+        str(SPACE.metrics("blind")),
+        run_file("asnlsr", recipe="published"),
+        "data/paper/table1.csv",
+        *RECORDS,
+    ],
     "11": [
         *BLIND,
         *map(run_file, ["snlsr-frozen", "asnlsr"]),

@@ -138,7 +138,7 @@ def render(table: pd.DataFrame, fmt: str = "md") -> str:
     raise ValueError(f"unknown format {fmt!r}: choose md, csv or latex")
 
 
-_TEX = {"★": "star", "≈": "approx", "±": "pm", "↑": "uparrow", "↓": "downarrow", "λ": "lambda"}
+_TEX = {"★": "star", "≈": "approx", "±": "pm", "↑": "uparrow", "↓": "downarrow", "γ": "gamma"}
 
 
 def latex(text: pd.DataFrame) -> str:

@@ -127,6 +127,32 @@ def test_run_times_are_those_of_this_build():
     assert [step for step in steps if f">{step}<" not in re.sub(r"</?p>", "", text)] == []
 
 
+def test_run_times_leave_out_further_runs(tmp_path):
+    """Jobs of three minutes, of which `make` runs two and one chapter: 9 minutes in all."""
+    for folder, names in (
+        ("jobs", ["train-asnlsr-blind-warm-s0", "train-asnlsr-blind-published-s0"]),
+        ("jobs", ["train-asnlsr-blind-warm-s1", "train-asnlsr_skip=false-blind-warm-s0"]),
+        ("jobs", ["evaluate-asnlsr-blind-published-s0", "train-snlsr-unmix-blind-published-s0"]),
+        ("jobs", ["train-asnlsr-as-released-warm-s0"]),
+        ("chapters", ["01_scenes"]),
+    ):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for name in names:
+            (tmp_path / folder / f"{name}.tsv").write_text("s\tmax_rss\n180\t1024\n")
+    text = build_site.run_times(tmp_path / "jobs", tmp_path / "chapters")
+    assert "All steps together: 9 minutes" in text
+    assert text.count("3.0") == 3
+
+
+def test_bibliography_has_labels_that_can_be_read():
+    """Numbers, and all 23 references of the article."""
+    text = (HTML / "bibliography.html").read_text()
+    labels = re.findall(r'class="label">(.*?)</span>\s*<', text)
+    labels = [re.sub(r"<[^>]*>", "", label).strip("[]") for label in labels]
+    assert len(labels) >= 23
+    assert [label for label in labels if not label.isdecimal()] == []
+
+
 def test_source_can_be_downloaded():
     text = (HTML / "01_scenes.html").read_text()
     assert re.search(r'href="_sources/01_scenes.ipynb"[^>]*download', text, re.DOTALL)

@@ -91,7 +91,7 @@ def test_page_of_a_table_carries_its_files_and_asks_nobody():
 
 def test_latex_is_plain_ascii():
     """Any LaTeX sets it, without packages for signs."""
-    tex = latex(pd.DataFrame({"m ↑": ["1 ± 2 ★", "3 ≈ &", "λ ↓"]}))
+    tex = latex(pd.DataFrame({"m ↑": ["1 ± 2 ★", "3 ≈ &", "γ ↓"]}))
     assert tex.isascii()
     assert r"1 $\pm$ 2 $\star$" in tex
     assert r"\&" in tex
