@@ -39,7 +39,11 @@ def in_pieces(network: Any, bands: SceneBands, group: int, unmixes: bool) -> tup
         for strip in bands.strips(starts, WINDOW, 0):
             yield log_scale(torch.from_numpy(strip))
 
-    return lambda z: torch.cat([network(part).sr for part in torch.split(z, group, 1)], 1), strips
+    def super_resolve(window: Tensor) -> Tensor:
+        parts = [network(part).sr for part in torch.split(window, group, 1)]
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]  # no copy of all bands
+
+    return super_resolve, strips
 
 
 @torch.no_grad()

@@ -90,7 +90,8 @@ def enlarged_rows(
         blended = F.pad(blended, (0, 0, 0, missing))  # the rest of the windows above, then zeros
         for (left, right), ramp in zip(cols, col_ramps, strict=True):
             sr = network(strip[None, :, :, left:right])[0]
-            blended[:, :, scale * left : scale * right] += sr * (row_ramps[n][:, None] * ramp)
+            sr *= row_ramps[n][:, None] * ramp
+            blended[:, :, scale * left : scale * right] += sr
             if n >= first:
                 advance()
         done = scale * ((rows[n + 1][0] if n + 1 < len(rows) else stop) - start)

@@ -766,8 +766,9 @@ def test_chapter_10_adversary(executed):
     d = (seed_means("asnlsr") - seed_means("snlsr-unmix")).dropna().to_numpy()
     assert value["adversary_pairs"].split()[0] == str(len(d))
     assert value["adversary_mean"] == pytest.approx(d.mean(), abs=1e-6)
+    if len(d) < 6:  # a sign-flip test of five pairs cannot reach p = 0.05
+        assert value["adversary_verdict"] == "too few pairs of runs for a statement"
     if len(d) < 2:
-        assert value["adversary_verdict"].startswith("one pair")
         assert value["adversary_interval"] == "an interval needs two seeds"
         return
     signs = np.array(list(itertools.product([1, -1], repeat=len(d))))
@@ -775,6 +776,8 @@ def test_chapter_10_adversary(executed):
     p = np.mean(flipped >= abs(d.mean()) * (1 - 1e-9))
     assert value["adversary_p"] == pytest.approx(p, abs=1e-6)
     assert value["adversary_low"] < d.mean() < value["adversary_high"]
+    if len(d) < 6:
+        return
     clear = value["adversary_low"] > 0 or value["adversary_high"] < 0
     expected = ("a gain" if d.mean() > 0 else "a loss") if clear else "nothing that can be told"
     assert value["adversary_verdict"].startswith(expected)

@@ -104,9 +104,11 @@ class Bandwise(nn.Module):
         numbers = torch.arange(x.shape[1], device=x.device) if bands is None else bands
         shared = self.shared(x.mean(1, keepdim=True))
         guide = self.guide(shared)
-        sr = torch.cat([self._detail_of(x, part, guide) for part in torch.split(numbers, PART)], 1)
+        sr = enlarge(x[:, numbers], self.scale)
         sr += self.shared_detail(shared)  # in place: hundreds of bands take hundreds of megabytes
-        sr += enlarge(x[:, numbers], self.scale)
+        for start in range(0, len(numbers), PART):
+            part = slice(start, start + PART)
+            sr[:, part] += self._detail_of(x, numbers[part], guide)
         return SuperResolution(sr=sr)
 
     def _detail_of(self, x: Tensor, bands: Tensor, guide: Tensor) -> Tensor:
