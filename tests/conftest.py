@@ -18,6 +18,7 @@ from tests import chromium
 BOOK = {"test_notebooks", "test_readme", "test_site", "test_workflow"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items):
     """Keep the tests of a file on one worker: `pytest -n 2 --dist loadgroup`."""
     for item in items:
