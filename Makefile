@@ -51,7 +51,7 @@ test: .venv/stamp ## style, types and the whole test suite, the chapters at pres
 	.venv/bin/ruff format --check $(CHECKED)
 	.venv/bin/mypy
 	.venv/bin/nbstripout --verify book/*.ipynb
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: .venv/stamp ## time and memory of all networks, in ratios to plain formulations
 	.venv/bin/python -m pytest -q benchmarks --benchmark-min-rounds=9 --benchmark-columns=min,median

@@ -14,17 +14,6 @@ from asnlsr.splits import make_split, write_split
 from asnlsr.tiles import prepare
 from tests import chromium
 
-# Tests of these files look at the book, which one worker makes for all of them.
-BOOK = {"test_notebooks", "test_readme", "test_site", "test_workflow"}
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
-def pytest_collection_modifyitems(items):
-    """Keep the tests of a file on one worker: `pytest -n 2 --dist loadgroup`."""
-    for item in items:
-        name = item.path.stem
-        item.add_marker(pytest.mark.xdist_group("book" if name in BOOK else name))
-
 
 def smooth_radiance(rows, cols, channels, seed=0):
     """Smooth random radiance, float32 (rows, cols, channels), darker at long wavelengths."""

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "build" / "smoke"
@@ -33,8 +34,12 @@ def snakemake(*arguments: str, cwd: Path = ROOT, **config: str) -> str:
     return done.stdout
 
 
-# Once for all tests, also if it fails: none of them would fare better a second time.
-make_book = functools.cache(lambda: run("all"))
+@functools.cache  # also if it fails: no test would fare better a second time
+def make_book() -> subprocess.CompletedProcess[str]:
+    """Run the workflow, while other workers of pytest wait: it locks the folder it works in."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with FileLock(BUILD / "pytest.lock"):
+        return run("all")
 
 
 def smoke_book() -> Path:
