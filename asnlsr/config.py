@@ -30,7 +30,7 @@ class Preset:
     crop: int  # HR pixels per training crop; 64 is the least that ESA in SNLSR accepts
     batch: int  # tiles in an optimisation step, as published
     steps: int  # optimisation steps of the networks that learn super-resolution
-    frozen_steps: int  # steps of `snlsr-frozen`: it stays at bicubic however long it trains
+    frozen_steps: int  # steps of `snlsr-frozen`: all of them are in the evidence
     warmup_steps: int  # unmixing-only steps of recipe `warm`
     log_every: int  # steps between two rows of history.csv
     tsne_pixels: int  # pixels per domain in the t-SNE figure
