@@ -105,6 +105,7 @@ READS = {
         *map(run_file, ["bicubic", "richardson-lucy", "esrt", "asnlsr"]),
         *map(run_file, ["bandwise", "bandwise-oracle"]),
         str(SPACE.metrics("blind")),
+        *RECORDS,
     ],
     "09": [*BLIND, run_file("bicubic"), run_file("asnlsr")],
     "10": [

@@ -115,7 +115,7 @@ def split(
     epilog="Example: asnlsr train asnlsr --tiles tiles --split split.json --out run --preset demo"
 )
 def train(
-    model: Annotated[str, typer.Argument(help="bicubic, snlsr-frozen, snlsr, ... or asnlsr.")],
+    model: Annotated[str, typer.Argument(help="bicubic, snlsr, ... or asnlsr; best is bandwise.")],
     tiles: Tiles,
     split: SplitFile,
     out: Annotated[Path, typer.Option(help="Run folder; an unfinished run in it is resumed.")],
@@ -131,10 +131,11 @@ def train(
 ) -> None:
     """Train a model into a run folder."""
     overrides = dict(_setting(text) for text in settings or ())
+    from asnlsr.models import BEST
     from asnlsr.training import train
 
     train(
-        model, tiles, split, out,
+        BEST if model == "best" else model, tiles, split, out,
         preset=preset, protocol=protocol, recipe=recipe, seed=seed, overrides=overrides,
         devices=devices,
     )  # fmt: skip

@@ -67,6 +67,8 @@ class TrainingConfig:
     reversal: float = 0.01  # lambda of the gradient reversal
     skip: bool = True  # add the bicubic enlargement to the output
     bands: int = 0  # of every crop in a step of `bandwise`; the others always see all
+    neighbours: int = 7  # bands in the widest spectral mean of `bandwise`
+    deblur: int = 0  # iterations of Richardson-Lucy before `bandwise`
     precision: str = "32-true"  # bf16-mixed: products and convolutions in bfloat16 (autocast)
     # What follows is ours, and off in recipe `published`.
     lr_unmixing: float = 1.0  # factor on lr, after the warm-up, for encoder and endmembers
@@ -74,6 +76,8 @@ class TrainingConfig:
     turns: bool = False  # source tiles turned and mirrored, degraded again with the known PSF
     relight: float = 0.0  # largest share of the way to the spectra of a target tile
     light: float = 0.0  # spread of a random parabola over the bands that is added to z
+    halved: float = 0.0  # share of steps on source tiles at half of their size
+    internal: float = 0.0  # share of steps whose truth is target tiles at low resolution
 
 
 def training_config(

@@ -17,8 +17,8 @@ from asnlsr.data import load_z, select
 from asnlsr.domains import DOMAINS
 from asnlsr.metrics import tile_metrics
 from asnlsr.models import spec
+from asnlsr.runs import load_run
 from asnlsr.splits import read_split
-from asnlsr.training import load_run
 
 KEYS = ["model", "seed", "preset", "protocol", "recipe", "domain", "scene", "tile"]
 

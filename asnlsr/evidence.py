@@ -17,13 +17,14 @@ from asnlsr.files import replacing
 PAIRED = ("snlsr-unmix", "asnlsr", "bandwise")
 OURS = ("bandwise", "bandwise-oracle")  # not in the paper, so without a published recipe
 SEEDS, FEWER_SEEDS = 10, 5
-# Ablation of A-SNLSR and its controls. lambda = 0 is snlsr-unmix, step for step.
+# Ablation of A-SNLSR and its controls, and of `bandwise`. lambda = 0 is snlsr-unmix, step for step.
 ABLATION = {
     "snlsr-frozen": ("skip=false", "steps=1000"),  # else it gets fewer: see config
     "snlsr": ("skip=false",),
     "snlsr-unmix": ("skip=false", "by=tile"),
     "asnlsr": ("skip=false", "reversal=0.1", "reversal=1.0", "by=tile"),
     "bicubic": ("by=tile",),
+    "bandwise": ("neighbours=1", "neighbours=3", "halved=0.25", "internal=0.25", "deblur=10"),
 }
 # What is kept of run.json beside the configuration.
 _KEPT = (

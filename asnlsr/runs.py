@@ -16,15 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from asnlsr.config import TrainingConfig
 from asnlsr.files import replacing
+from asnlsr.models import build, spec
 from asnlsr.tiles import open_tiles
 
 # The sources that decide what weights a run ends with.
-_CODE = ("config.py", "data.py", "losses.py", "relight.py", "training.py", "warmup.py", "models")
+_CODE = (
+    "batches.py", "config.py", "data.py", "learning.py", "losses.py", "relight.py", "training.py",
+    "warmup.py", "models",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -158,3 +163,25 @@ def _git_revision() -> str:
     except FileNotFoundError:
         return ""
     return done.stdout.strip()
+
+
+def load_run(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the trained network, in evaluation mode on the CPU, and its `run.json`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no finished run.
+    ValueError
+        If the weights are damaged or do not fit the network that `run.json` names.
+    """
+    record = Run.read(folder)
+    config = record["config"]  # of an older version it may know fewer settings
+    settings = {name: config[name] for name in spec(record["model"]).settings if name in config}
+    network = build(record["model"], bands=record["bands"], scale=record["scale"], **settings)
+    weights = Path(folder) / "weights.safetensors"
+    try:
+        network.load_state_dict(load_file(weights))
+    except (RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{weights}: do not fit {record['model']}: {error}") from error
+    return network.eval(), record

@@ -14,13 +14,10 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
 from tqdm.auto import tqdm
 
+from asnlsr.batches import TileDataModule
 from asnlsr.config import AT_ONCE, PROTOCOLS, training_config
-from asnlsr.data import TileDataModule
 from asnlsr.learning import COLLAPSED, SuperResolutionTraining
 from asnlsr.models import build, spec
 from asnlsr.runs import Run
@@ -99,6 +96,8 @@ def train(
     config = training_config(preset, model, recipe, overrides)
     if devices < 1 or config.batch % devices:
         raise ValueError(f"devices={devices} must divide the batch of {config.batch} tiles")
+    if (config.halved or config.internal) and not model_spec.bandwise:
+        raise ValueError(f"{model} does not take the settings halved and internal: bandwise does")
     run = Run(Path(out), model, config, preset, protocol, recipe, seed, Path(tiles), Path(split))
     if run.finished():
         return run.folder
@@ -173,24 +172,3 @@ def _fit(
         )
         checkpoint = run.checkpoint if run.checkpoint.exists() else None
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
-
-
-def load_run(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the trained network, in evaluation mode on the CPU, and its `run.json`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder holds no finished run.
-    ValueError
-        If the weights are damaged or do not fit the network that `run.json` names.
-    """
-    record = Run.read(folder)
-    settings = {name: record["config"][name] for name in spec(record["model"]).settings}
-    network = build(record["model"], bands=record["bands"], scale=record["scale"], **settings)
-    weights = Path(folder) / "weights.safetensors"
-    try:
-        network.load_state_dict(load_file(weights))
-    except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{weights}: do not fit {record['model']}: {error}") from error
-    return network.eval(), record

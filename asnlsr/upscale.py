@@ -26,8 +26,8 @@ from asnlsr.models import spec
 from asnlsr.pieces import Network, in_pieces
 from asnlsr.quick_look import quick_look
 from asnlsr.resampled import check_output, resampled_fields
+from asnlsr.runs import load_run
 from asnlsr.scenes import Scene, open_scene, write_header
-from asnlsr.training import load_run
 from asnlsr.windows import LEAST, OVERLAP, WINDOW, Strips, enlarged_rows, spans
 
 logger = logging.getLogger(__name__)

@@ -6,14 +6,15 @@ from torch.nn import functional as F
 
 from asnlsr.models import build
 from asnlsr.models.bandwise import spectral_means
+from asnlsr.models.deconvolution import RichardsonLucy
 from asnlsr.models.output import enlarge
 from tests.test_models import count, silent_weights
 
 
-def trained(scale=4, seed=0):
+def trained(scale=4, seed=0, **settings):
     """Return a network whose last layers are not zero, as after training."""
     torch.manual_seed(seed)
-    network = build("bandwise", scale=scale).eval()
+    network = build("bandwise", scale=scale, **settings).eval()
     for layers in (network.shared_detail, network.own_detail):
         torch.nn.init.normal_(layers[-2].weight, std=0.01)
     return network
@@ -51,11 +52,41 @@ def test_starts_as_bicubic():
     assert torch.equal(build("bandwise")(x).sr, enlarge(x, 4))
 
 
+@pytest.mark.parametrize("deblur", [1, 4])
 @torch.no_grad()
-def test_light_passes_through():
+def test_starts_as_richardson_lucy_if_told_to(deblur):
+    x = 0.5 + 0.1 * torch.rand(1, 5, 16, 20)
+    reference = RichardsonLucy()
+    reference.iterations.fill_(deblur)
+    assert torch.equal(build("bandwise", deblur=deblur)(x).sr, reference(x).sr)
+
+
+@pytest.mark.parametrize("settings", [{"neighbours": 2}, {"neighbours": 9}, {"deblur": -1}])
+def test_settings_that_do_not_exist_are_named(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        build("bandwise", **settings)
+
+
+@pytest.mark.parametrize(("neighbours", "reach"), [(1, 0), (3, 1), (7, 3)])
+@torch.no_grad()
+def test_neighbours_that_a_band_sees(neighbours, reach):
+    """What two bands exchange leaves the mean of all as it is, and others see their own means."""
+    x = torch.rand(1, 20, 16, 16)
+    changed, exchanged = x.clone(), 0.3 * torch.rand(16, 16)
+    changed[:, 4] += exchanged
+    changed[:, 15] -= exchanged
+    network = trained(neighbours=neighbours)
+    moved = (network(changed).sr - network(x).sr).abs().amax((0, 2, 3)) > 1e-4
+    near = [band for band in range(20) if min(abs(band - 4), abs(band - 15)) <= reach]
+    assert moved.nonzero()[:, 0].tolist() == near
+
+
+@pytest.mark.parametrize("deblur", [0, 3])
+@torch.no_grad()
+def test_light_passes_through(deblur):
     """A factor on the radiance of each band, which is a sum in z, comes out as it went in."""
-    x, light = torch.rand(2, 6, 16, 18), torch.rand(2, 6, 1, 1)
-    network = trained()
+    x, light = 0.4 + 0.2 * torch.rand(2, 6, 16, 18), 0.2 * torch.rand(2, 6, 1, 1)
+    network = trained(deblur=deblur)
     detail = network(x).sr - enlarge(x, 4)
     assert detail.std() > 0.01
     assert (network(x + light).sr - network(x).sr - light).abs().max() < 1e-4 * detail.std()

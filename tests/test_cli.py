@@ -333,6 +333,8 @@ def test_train_on_a_corrupt_split(asnlsr, tiny_tiles, tmp_path):
         ("asnlsr", ("--recipe", "cold"), ["'cold'", "warm"]),
         ("asnlsr", ("--set", "depth=3"), ["depth"]),
         ("asnlsr", ("--set", "steps=many"), ["steps"]),
+        ("asnlsr", ("--set", "halved=0.5"), ["halved", "bandwise"]),
+        ("bandwise", ("--set", "neighbours=2"), ["neighbours=2", "7"]),
     ],
 )
 def test_unknown_choice_of_training(
@@ -362,6 +364,14 @@ def test_train_evaluate_table(asnlsr, tiny_tiles, tiny_split, tmp_path):
     assert "\\begin{tabular}" in asnlsr("table", metrics, "--format", "latex")[1]
     assert_refused(asnlsr("table", metrics, "--format", "html"), "'html'")
     assert_refused(asnlsr("table", metrics, "--domain", "vis"), "'vis'")
+
+
+def test_best_is_a_method_without_target_truth(asnlsr, tiny_tiles, tiny_split, tmp_path):
+    options = ("--set", "steps=2", "--set", "batch=2")
+    code, _, _ = run_train(asnlsr, tiny_tiles, tiny_split, tmp_path / "run", "best", *options)
+    assert code == 0
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["model"] == "bandwise"
 
 
 def test_evaluate_of_no_run(asnlsr, tiny_tiles, tiny_split, tmp_path):

@@ -7,16 +7,9 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
+from asnlsr.batches import TileDataModule, TrainingBatches, turned
 from asnlsr.config import SINGLE_IMAGE, training_config
-from asnlsr.data import (
-    TileDataModule,
-    TrainingBatches,
-    load_z,
-    log_scale,
-    select,
-    turned,
-    unscale,
-)
+from asnlsr.data import load_z, log_scale, select, unscale
 from asnlsr.degrade import degrade
 from asnlsr.models import MODELS
 from asnlsr.splits import read_split
@@ -52,6 +45,48 @@ def test_every_tile_is_seen_once_in_a_pass():
     drawn = [i for step in range(5) for i in batches()._choose(step)[0]]
     for start in (0, 5, 10):
         assert sorted(drawn[start : start + 5]) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("shares", "expected"), [((1, 0), "A"), ((0, 1), "B"), ((0.5, 0.5), "AB")])
+def test_whole_steps_learn_from_smaller_images(shares, expected):
+    """Truth is such an image, turned; the input is what the known blur makes of it."""
+    images = {
+        name: place + torch.rand(2, 1, 32, 32) / 9 for name, place in (("A", 0.2), ("B", 0.6))
+    }
+    args = batches(target=False)
+    made = TrainingBatches(
+        args.source_lr, args.source_hr, None, CONFIG, 0, False,
+        smaller=list(zip(shares, images.values(), strict=True)),
+    )  # fmt: skip
+    seen = set()
+    for step in range(12):
+        batch = made[step]
+        assert batch["hr"].shape == (3, 1, 32, 32)
+        for lr, hr in zip(batch["lr"], batch["hr"], strict=True):
+            assert torch.allclose(lr, log_scale(degrade(unscale(hr))), atol=1e-6)
+            name = "A" if hr.mean() < 0.5 else "B"
+            seen.add(name)
+            assert any(
+                torch.equal(turned(image, k), hr) for image in images[name] for k in range(8)
+            )
+    assert "".join(sorted(seen)) == expected
+
+
+def test_share_of_steps_on_smaller_images():
+    args = batches(target=False)
+    made = TrainingBatches(
+        args.source_lr, args.source_hr, None, CONFIG, 0, False,
+        smaller=[(0.25, torch.rand(2, 1, 32, 32))],
+    )  # fmt: skip
+    usual = batches(target=False)
+    small = 0
+    for step in range(400):
+        batch = made[step]
+        if batch["hr"].shape[-1] == 32:
+            small += 1
+        else:  # the other steps are what they were
+            assert torch.equal(batch["hr"], usual[step]["hr"])
+    assert abs(small - 100) < 4 * (400 * 0.25 * 0.75) ** 0.5
 
 
 def test_target_tiles_come_last_and_without_truth():
@@ -131,12 +166,13 @@ def test_target_truth_is_opened_only_by_as_released(tiny_tiles, tiny_split, monk
         opened.append((store.attrs["domain"], field, tuple(tile_ids(store))))
         return load_z(store, field)
 
-    monkeypatch.setattr("asnlsr.data.load_z", spy)
+    monkeypatch.setattr("asnlsr.batches.load_z", spy)
     config = training_config("smoke", "asnlsr", "warm")
     TileDataModule(tiny_tiles, tiny_split, config, 0, protocol, target=True, mixed=False)
     target_truth = [ids for domain, field, ids in opened if (domain, field) == ("swir2", "hr")]
     roles = read_split(tiny_split)
     assert target_truth == ([] if protocol == "blind" else [tuple(roles["val"])])
+    assert opened
     assert not any(set(ids) & set(roles["test"]) for _, _, ids in opened)
 
 

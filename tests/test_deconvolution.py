@@ -13,7 +13,8 @@ from asnlsr.degrade import ForwardOperator, degrade, gaussian_psf, halo
 from asnlsr.metrics import psnr
 from asnlsr.models import build
 from asnlsr.models.deconvolution import enlarge_centred
-from asnlsr.training import load_run, train
+from asnlsr.runs import load_run
+from asnlsr.training import train
 from tests.conftest import smooth_radiance
 
 ITERATIVE = ["back-projection", "richardson-lucy"]

@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_file
 from scipy.io import loadmat, savemat
 
+from asnlsr.batches import TileDataModule
 from asnlsr.config import training_config
-from asnlsr.data import TileDataModule
 from asnlsr.evaluate import evaluate
 from asnlsr.models import build
 from asnlsr.official_weights import ORIGINALS, export_weights, import_weights
+from asnlsr.runs import load_run
 from asnlsr.splits import read_split, write_split
 from asnlsr.tiles import open_tiles, tile_ids
-from asnlsr.training import load_run
 from tests.test_cli import assert_refused
 
 TILES = ["abu-airport-1/0/0", "abu-airport-1/36/36", "abu-urban-4/0/0", "abu-urban-4/36/36"]

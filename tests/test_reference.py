@@ -8,7 +8,8 @@ from asnlsr import reference
 from asnlsr.config import Workspace
 from asnlsr.evaluate import evaluate
 from asnlsr.reference import export, trained
-from asnlsr.training import load_run, train
+from asnlsr.runs import load_run
+from asnlsr.training import train
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,9 @@ from asnlsr.binning import BinnedScene
 from asnlsr.data import log_scale, unscale
 from asnlsr.degraded import degrade_scene
 from asnlsr.models import build
+from asnlsr.runs import load_run
 from asnlsr.scenes import open_scene, write_scene
-from asnlsr.training import load_run, train
+from asnlsr.training import train
 from asnlsr.upscale import upscale
 from tests.conftest import make_scene, smooth_radiance
 from tests.test_cli import assert_refused

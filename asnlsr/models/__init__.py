@@ -24,7 +24,7 @@ from asnlsr.models.rcam import RCAM
 from asnlsr.models.snlsr import SNLSR, MatchedSNLSR
 from asnlsr.models.srformer import SRFormer
 
-__all__ = ["MODELS", "ModelSpec", "SuperResolution", "build", "spec"]
+__all__ = ["BEST", "MODELS", "ModelSpec", "SuperResolution", "build", "spec"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,12 @@ class ModelSpec:
 
 _AT_ONCE: dict[str, Any] = {"unmixes": False, "any_bands": True, "settings": ()}
 _ADVERSARIAL: dict[str, Any] = {"target": True, "settings": ("skip", "reversal")}
-_BANDWISE: dict[str, Any] = _AT_ONCE | {"bandwise": True}
+_BANDWISE: dict[str, Any] = {
+    "unmixes": False,
+    "any_bands": True,
+    "bandwise": True,
+    "settings": ("neighbours", "deblur"),
+}
 MODELS = {
     "bicubic": ModelSpec(Bicubic, "bicubic", **_AT_ONCE),
     "bicubic-centred": ModelSpec(CentredBicubic, "bicubic, centred on the PSF", **_AT_ONCE),
@@ -78,6 +83,7 @@ MODELS = {
         **_ADVERSARIAL,
     ),
 }
+BEST = "bandwise"  # of those without target truth: chapters 8 and 10 of the book
 
 
 def spec(name: str) -> ModelSpec:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain, islice
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asnlsr.data import TileDataModule, log_scale, unscale
+from asnlsr.data import log_scale, unscale
 from asnlsr.degrade import ForwardOperator, gaussian_psf, grid_offset, halo
 from asnlsr.metrics import psnr
 from asnlsr.models.output import SuperResolution
+
+if TYPE_CHECKING:  # brings Lightning, which only training needs
+    from asnlsr.batches import TileDataModule
 
 LIMIT = 100  # iterations among which `fit` chooses
 NEAR_DB = 0.02  # so far below the best PSNR the fewest iterations do

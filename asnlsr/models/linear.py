@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asnlsr.data import TileDataModule
 from asnlsr.metrics import psnr
 from asnlsr.models.output import SuperResolution
+
+if TYPE_CHECKING:  # brings Lightning, which only training needs
+    from asnlsr.batches import TileDataModule
 
 SIDE = 7  # low-resolution pixels in a row and in a column that a filter sees
 _MIDDLE = SIDE**2 // 2
