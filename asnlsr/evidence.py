@@ -26,6 +26,8 @@ ABLATION = {
     "bicubic": ("by=tile",),
     "bandwise": ("neighbours=1", "neighbours=3", "halved=0.25", "internal=0.25", "deblur=10"),
 }
+# In place of the discriminator of A-SNLSR, everything else equal.
+CONTROLS = ("snlsr-coral", "snlsr-mmd", "snlsr-matched")
 # What is kept of run.json beside the configuration.
 _KEPT = (
     "model", "protocol", "recipe", "seed", "preset", "parameters", "minutes", "peak_memory_gb",
@@ -55,7 +57,8 @@ class Planned:
         """Order of computing: what the claims rest on, the rest seed by seed, the ablation."""
         blind = self.protocol == "blind"
         claim = blind and self.recipe == "warm" and self.model in PAIRED
-        return bool(self.setting), not claim, self.seed, not blind
+        ablation = bool(self.setting) or self.model in CONTROLS
+        return ablation, not claim, self.seed, not blind
 
 
 def plan(models: Sequence[str], seeds: int = SEEDS, ablation: bool = True) -> list[Planned]:
@@ -72,7 +75,8 @@ def plan(models: Sequence[str], seeds: int = SEEDS, ablation: bool = True) -> li
     seeds : int
         At most so many seeds of each.
     ablation : bool
-        Whether to add the runs of `ABLATION`: blind, recipe `warm`, five seeds.
+        Whether to add the runs of `ABLATION`, and `CONTROLS` where A-SNLSR is among the models:
+        blind, recipe `warm`, five seeds.
     """
     return sorted(_plan(models, seeds, ablation), key=lambda run: run.turn)
 
@@ -89,6 +93,9 @@ def _plan(models: Sequence[str], seeds: int, ablation: bool) -> Iterator[Planned
         for setting in ABLATION.get(model, ()) if ablation else ():
             for seed in range(min(most, FEWER_SEEDS, seeds)):
                 yield Planned(model, "blind", "warm", seed, setting)
+    for model in CONTROLS if ablation and "asnlsr" in models else ():
+        for seed in range(min(FEWER_SEEDS, seeds)):
+            yield Planned(model, "blind", "warm", seed)
 
 
 @dataclass(frozen=True)

@@ -99,3 +99,13 @@ def browser(tmp_path_factory):
     session = chromium.start(tmp_path_factory.mktemp("chromium"))
     yield session
     session.quit()
+
+
+# The longest files first, so that two workers end together: the book in one, the rest in the other.
+_FIRST = ("test_notebooks", "test_real_scenes", "test_training", "test_workflow")
+
+
+def pytest_collection_modifyitems(items):
+    """Order the files, and leave the order within a file as it is."""
+    place = {f"{name}.py": n for n, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))

@@ -31,8 +31,13 @@ def test_plan_has_the_claims_first_then_goes_seed_by_seed_and_blind_before_as_re
     claims = {(run.model, run.seed) for run in runs[:30]}
     assert claims == {(m, s) for m in ("bandwise", "snlsr-unmix", "asnlsr") for s in range(10)}
     assert {(run.protocol, run.recipe) for run in runs[:30]} == {("blind", "warm")}
-    main = [run for run in runs if not run.setting]
+    main = [run for run in runs if not run.setting and run.model in MODELS]
     assert runs[: len(main)] == main  # the ablation comes last
+    controls = [run for run in runs if run.model not in MODELS]
+    assert {run.model for run in controls} == {"snlsr-coral", "snlsr-mmd", "snlsr-matched"}
+    assert {(run.protocol, run.recipe, run.seed) for run in controls} == {
+        ("blind", "warm", seed) for seed in range(5)
+    }
     rest = main[30:]
     assert [run.seed for run in rest] == sorted(run.seed for run in rest)
     first = [run.protocol for run in rest if run.seed == 0]
