@@ -76,6 +76,7 @@ class TrainingConfig:
     turns: bool = False  # source tiles turned and mirrored, degraded again with the known PSF
     relight: float = 0.0  # largest share of the way to the spectra of a target tile
     light: float = 0.0  # spread of a random parabola over the bands that is added to z
+    best: bool = False  # ends with the weights that were best in validation
     halved: float = 0.0  # share of steps on source tiles at half of their size
     internal: float = 0.0  # share of steps whose truth is target tiles at low resolution
 
@@ -104,13 +105,12 @@ def training_config(
     frozen = model == "snlsr-frozen"  # has nothing to warm up
     single_image = model in SINGLE_IMAGE
     bandwise = model in ("bandwise", "bandwise-oracle")
-    double = 2 if bandwise else 1  # a step with few bands is cheap
     config = TrainingConfig(
-        steps=sizes.frozen_steps if frozen else double * sizes.steps,
+        steps=sizes.frozen_steps if frozen else sizes.steps,
         warmup_steps=sizes.warmup_steps if warm and not frozen and not single_image else 0,
         crop=sizes.crop,
-        batch=double * sizes.batch,
-        log_every=double * sizes.log_every,
+        batch=2 * sizes.batch if bandwise else sizes.batch,  # a step with few bands is cheap
+        log_every=sizes.log_every,
         lr=WARM_LR.get(model, 1e-3) if warm else 1e-3,
         restarts=1 if warm else 4,
         contrast=warm and model in WARM_LR,
@@ -119,6 +119,8 @@ def training_config(
         relight=1.0 if warm and not bandwise else 0.0,  # it does not see the light
         light=0.05 if warm and not bandwise else 0.0,
         bands=4 if bandwise else 0,
+        deblur=10 if bandwise else 0,
+        best=bandwise,
     )
     values = dict(vars(config))
     for key, value in (overrides or {}).items():

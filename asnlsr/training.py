@@ -111,6 +111,8 @@ def train(
     settings = {name: getattr(config, name) for name in model_spec.settings}
     bands, scale = datamodule.val_lr.shape[1], datamodule.batches.scale
     network = build(model, bands=bands, scale=scale, **settings)
+    if model_spec.bandwise:
+        network.take_psf(datamodule)  # type: ignore[operator]
     module = SuperResolutionTraining(network, model_spec, config, seed)
     if not at_once:
         _fit(module, datamodule, run, progress, devices)
@@ -122,9 +124,12 @@ def train(
         return run.folder  # the first process writes
     if any(row.get("abundance_std", 1.0) < COLLAPSED for row in module.history[-1:]):
         warnings.warn(f"{out}: the abundances collapsed to a constant", stacklevel=2)
-    if protocol == "as-released" and module.best:
+    if (protocol == "as-released" or config.best) and module.best:
         network.load_state_dict(module.best)
-    run.finish(network, pd.DataFrame(module.history), module.seconds, str(module.device))
+    device = str(module.device)
+    if model_spec.bandwise:
+        network.eval().cpu().fit_strength(datamodule)  # type: ignore[operator]
+    run.finish(network, pd.DataFrame(module.history), module.seconds, device)
     return run.folder
 
 

@@ -1,9 +1,12 @@
 """The network of every band: counted by hand, blind to light, local, and any number of bands."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from asnlsr.degrade import gaussian_psf
 from asnlsr.models import build
 from asnlsr.models.bandwise import spectral_means
 from asnlsr.models.deconvolution import RichardsonLucy
@@ -130,6 +133,24 @@ def test_what_is_far_away_does_not_count():
     reach = 13 + 2 + 1
     assert difference[: 4 * (40 - reach)].max() < 1e-6
     assert difference[4 * 40] > 1e-3
+
+
+@pytest.mark.parametrize(("truth", "strength"), [(0.3, 0.3), (1.0, 1.0), (-0.4, 0.0), (1.7, 1.0)])
+@torch.no_grad()
+def test_strength_is_the_share_of_the_learned_detail_that_is_in_the_truth(truth, strength):
+    """Least squares has the answer where the truth is the start and a share of the detail."""
+    network = trained(deblur=2)
+    lr = 0.5 + 0.1 * torch.rand(3, 4, 16, 16)
+    start = network.deblurring(lr).sr
+    hr = start + truth * (network(lr).sr - start)
+    network.fit_strength(SimpleNamespace(val_lr=lr, val_hr=hr))
+    assert float(network.strength) == pytest.approx(strength, abs=1e-4)
+
+
+def test_known_blur_is_that_of_the_tiles():
+    network, psf = build("bandwise", deblur=1), gaussian_psf(width=0.7)
+    network.take_psf(SimpleNamespace(psf=psf.tolist()))
+    assert torch.equal(network.deblurring.psf, torch.from_numpy(psf))
 
 
 def test_spectral_means_by_hand():

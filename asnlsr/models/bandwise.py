@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asnlsr.models.deconvolution import RichardsonLucy
 from asnlsr.models.output import SuperResolution, doublings, enlarge
+
+if TYPE_CHECKING:  # brings Lightning, which only training needs
+    from asnlsr.batches import TileDataModule
 
 FEATURES, BLOCKS = 48, 6  # channels and residual blocks of the large network
 OWN_FEATURES = 24  # channels of the small one, which has one block and runs for every band
@@ -64,7 +69,10 @@ def detail(features: int, scale: int) -> nn.Sequential:
 
 
 class Bandwise(nn.Module):
-    """Detail that all bands share, and what a band has of its own.
+    """Deblurring, and learned detail: what all bands share, and what a band has of its own.
+
+    The known blur is undone first, by Richardson-Lucy, and the network adds to the result; it
+    sees the bands, and what deblurring changed of them as r^2 more images of low resolution.
 
     In log radiance, light and shade add the same to every band, and the light's spectrum adds a
     constant to a band. So the detail of the mean band is most of the detail of any band: a large
@@ -82,9 +90,12 @@ class Bandwise(nn.Module):
     neighbours : {1, 3, 7}
         Bands in the widest of the spectral means, beside that of all bands.
     deblur : int
-        Iterations of Richardson-Lucy with the known PSF: detail is added to their result, and
-        what they changed is seen too, as r^2 more images of low resolution. 0 starts from the
-        bicubic enlargement. It is a setting for study, not the method.
+        Iterations of Richardson-Lucy; 0 starts from the bicubic enlargement.
+
+    Attributes
+    ----------
+    strength : Tensor
+        Factor on the learned detail, from 0 to 1: see `fit_strength`.
 
     Raises
     ------
@@ -102,6 +113,8 @@ class Bandwise(nn.Module):
                 f"neighbours={neighbours} must be one of {WIDTHS}, deblur={deblur} 0 or more"
             )
         self.scale, self.widths = scale, WIDTHS[: WIDTHS.index(neighbours) + 1]
+        self.strength: Tensor
+        self.register_buffer("strength", torch.tensor(1.0))
         self.deblurring = RichardsonLucy(scale=scale) if deblur else None
         if self.deblurring:
             self.deblurring.iterations.fill_(deblur)
@@ -122,24 +135,46 @@ class Bandwise(nn.Module):
         mean = x.mean(1, keepdim=True)
         shared = self.shared(torch.cat([mean, *self._changed(mean, self._start(mean))], 1))
         guide = self.guide(shared)
-        sr = self._start(x[:, numbers])
-        changed = [
-            z.reshape(len(z), len(numbers), -1, *z.shape[2:])
-            for z in self._changed(x[:, numbers], sr)
-        ]
-        sr += self.shared_detail(shared)  # in place: hundreds of bands take hundreds of megabytes
-        for start in range(0, len(numbers), PART):
-            part = slice(start, start + PART)
-            seen = [spectral_means(x, numbers[part], self.widths), *(z[:, part] for z in changed)]
-            sr[:, part] += self._detail_of(torch.cat(seen, 2), guide)
+        shared_detail = self.shared_detail(shared)
+        h, w = shared_detail.shape[2:]
+        sr = x.new_empty(len(x), len(numbers), h, w)  # hundreds of bands: a part at a time
+        for first in range(0, len(numbers), PART):
+            part = numbers[first : first + PART]
+            start = self._start(x[:, part])
+            seen = [spectral_means(x, part, self.widths)]
+            for changed in self._changed(x[:, part], start):
+                seen.append(changed.reshape(len(x), len(part), -1, *x.shape[2:]))
+            added = shared_detail + self._detail_of(torch.cat(seen, 2), guide)
+            sr[:, first : first + PART] = start + self.strength * added
         return SuperResolution(sr=sr)
+
+    def take_psf(self, tiles: TileDataModule) -> None:
+        """Take over the known blur, before training."""
+        if self.deblurring:
+            self.deblurring.psf.copy_(torch.tensor(tiles.psf, dtype=torch.float64))
+
+    @torch.no_grad()
+    def fit_strength(self, tiles: TileDataModule) -> None:
+        """Choose `strength`, after training, by least squares on validation tiles.
+
+        What was learned from few tiles is too sure of itself elsewhere.
+        """
+        self.strength.fill_(1.0)
+        missing, square = 0.0, 0.0
+        for lr, hr in zip(tiles.val_lr, tiles.val_hr, strict=True):
+            start = self._start(lr[None])
+            added = self(lr[None]).sr - start
+            missing += float((added * (hr - start)).sum())
+            square += float(added.square().sum())
+        if square:
+            self.strength.fill_(min(max(missing / square, 0.0), 1.0))
 
     def _start(self, x: Tensor) -> Tensor:
         """Enlarge (B, n, h, w) without any weight."""
         if self.deblurring is None:
             return enlarge(x, self.scale)
         with torch.no_grad():
-            return self.deblurring(x).sr.clone()  # type: ignore[no-any-return]
+            return self.deblurring(x).sr  # type: ignore[no-any-return]
 
     def _changed(self, x: Tensor, start: Tensor) -> list[Tensor]:
         """Return what deblurring changed of (B, n, h, w), as (B, n r^2, h, w); [] without it."""
