@@ -61,7 +61,7 @@ def test_starts_as_richardson_lucy_if_told_to(deblur):
     x = 0.5 + 0.1 * torch.rand(1, 5, 16, 20)
     reference = RichardsonLucy()
     reference.iterations.fill_(deblur)
-    assert torch.equal(build("bandwise", deblur=deblur)(x).sr, reference(x).sr)
+    assert torch.allclose(build("bandwise", deblur=deblur)(x).sr, reference(x).sr, atol=1e-5)
 
 
 @pytest.mark.parametrize("settings", [{"neighbours": 2}, {"neighbours": 9}, {"deblur": -1}])
@@ -88,7 +88,7 @@ def test_neighbours_that_a_band_sees(neighbours, reach):
 @torch.no_grad()
 def test_light_passes_through(deblur):
     """A factor on the radiance of each band, which is a sum in z, comes out as it went in."""
-    x, light = 0.4 + 0.2 * torch.rand(2, 6, 16, 18), 0.2 * torch.rand(2, 6, 1, 1)
+    x, light = torch.rand(2, 6, 16, 18), torch.rand(2, 6, 1, 1) - 0.5
     network = trained(deblur=deblur)
     detail = network(x).sr - enlarge(x, 4)
     assert detail.std() > 0.01
@@ -141,7 +141,7 @@ def test_strength_is_the_share_of_the_learned_detail_that_is_in_the_truth(truth,
     """Least squares has the answer where the truth is the start and a share of the detail."""
     network = trained(deblur=2)
     lr = 0.5 + 0.1 * torch.rand(3, 4, 16, 16)
-    start = network.deblurring(lr).sr
+    start = build("bandwise", deblur=2)(lr).sr  # has no learned detail yet
     hr = start + truth * (network(lr).sr - start)
     network.fit_strength(SimpleNamespace(val_lr=lr, val_hr=hr))
     assert float(network.strength) == pytest.approx(strength, abs=1e-4)

@@ -637,16 +637,18 @@ def test_chapter_8_network(executed):
     def conv(inputs, outputs, side=3):
         return inputs * outputs * side**2 + outputs
 
-    shared = conv(1, 48) + 12 * conv(48, 48) + conv(48, 16) + conv(48, 24, 1)
-    own = conv(4, 24) + 2 * conv(24, 24) + conv(24, 16)
+    # beside the means, the 4 x 4 images that say what Richardson-Lucy changed
+    shared = conv(1 + 16, 48) + 12 * conv(48, 48) + conv(48, 16) + conv(48, 24, 1)
+    own = conv(4 + 16, 24) + 2 * conv(24, 24) + conv(24, 16)
     assert value["parameters"] == shared + own
+    assert 0 <= value["strength"] <= 1
     assert value["parameters_asnlsr"] == 1_174_824
     assert value["flat"] < 1e-4
     assert value["light_error"] < 1e-3 * value["detail"] + 1e-6
     assert value["backwards_error"] < 1e-3 * value["detail"] + 1e-6
     assert value["both_change"] > 0
     assert value["power_change"] > 0
-    # 16 by the convolutions, of which a tile of 64 / 4 pixels shows 8 to the left of its middle.
+    # 16 by the convolutions alone; a tile of 64 / 4 pixels shows 8 to the left of its middle.
     assert value["reach"] == 8
     assert value["reach_visible"] <= value["reach"]
 

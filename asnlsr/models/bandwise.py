@@ -173,8 +173,10 @@ class Bandwise(nn.Module):
         """Enlarge (B, n, h, w) without any weight."""
         if self.deblurring is None:
             return enlarge(x, self.scale)
+        # Richardson-Lucy passes a factor on; the floor of z, which cuts off, must not see one.
+        level = x.mean((2, 3), keepdim=True) - 0.5
         with torch.no_grad():
-            return self.deblurring(x).sr  # type: ignore[no-any-return]
+            return self.deblurring(x - level).sr + level  # type: ignore[no-any-return]
 
     def _changed(self, x: Tensor, start: Tensor) -> list[Tensor]:
         """Return what deblurring changed of (B, n, h, w), as (B, n r^2, h, w); [] without it."""
