@@ -339,7 +339,10 @@ async function render({ model, el }) {
     const figures = scene.cubes.map(({ name }, k) =>
       h("figure", {}, parts.canvases[k], h("figcaption", {}, name)),
     );
-    const root = h("div", { class: "band-browser", role: "group", "aria-label": "band browser" });
+    const root = h("div", { class: "band-browser", role: "group", "aria-label": "band browser",
+      // JupyterLab looks at keys before they come here, and lets be what is marked so.
+      "data-lm-suppress-shortcuts": "true",
+      onkeydown: (event) => event.ctrlKey || event.metaKey || event.stopPropagation() }); // prettier-ignore
     root.append(
       h("div", { class: "controls" }, parts.play, parts.slider, parts.output),
       h("div", { class: "controls" },

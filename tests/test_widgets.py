@@ -324,6 +324,13 @@ def wait_until(ready, seconds=120):
 @pytest.mark.slow
 def test_kernel_hears_of_a_click_and_answers(lab, tmp_path):
     noticed(lab)
+    # The keys of JupyterLab's command mode are the slider's while the reader is at the slider.
+    (slider,) = find(lab, "[aria-label=wavelength]")
+    first = int(slider.get_attribute("value"))
+    slider.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_UP, Keys.ARROW_LEFT)
+    assert int(slider.get_attribute("value")) == first + 1
+    assert find(lab, "output")[0].text.endswith(f"band {first + 2} of 12")
+    assert lab.switch_to.active_element == slider
 
     def click_until_heard():  # JupyterLab may still be moving the output about
         click(lab, 0, 5, 20)
@@ -333,6 +340,7 @@ def test_kernel_hears_of_a_click_and_answers(lab, tmp_path):
     wait_until(click_until_heard)
     seen = json.loads((tmp_path / "clicked.json").read_text())
     assert seen["pixel"] == [5, 20]
+    assert seen["value"] == CUBE[first + 1, 5, 20]  # the kernel knows of the slider, too
     wait_until(lambda: [f.text for f in find(lab, "figcaption")] == ["pushed", "beside it"])
     wait_until(lambda: find(lab, "output")[0].text.endswith("band 8 of 12"))
     errors, requests = noticed(lab)
