@@ -79,5 +79,8 @@ def ensure(*paths: Path, preset: str = "demo", dataset: str = "simulated") -> No
         raise FileNotFoundError(f"{missing[0]} is missing: work in a clone, set up with `make`")
     command = [sys.executable, "-m", "snakemake", "--config", f"preset={preset}"]
     command += [f"dataset={dataset}", "--", *missing]
-    if missing and subprocess.run(command, cwd=ROOT, check=False).returncode:
+    if not missing:
+        return
+    # On standard error, Jupyter would show its progress in red.
+    if subprocess.run(command, cwd=ROOT, check=False, stderr=subprocess.STDOUT).returncode:
         raise RuntimeError(f"the workflow could not make {missing[0]}: see its messages above")

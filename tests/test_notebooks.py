@@ -62,6 +62,13 @@ def glued(notebook: nbformat.NotebookNode) -> dict[str, Any]:
 
 
 @each_chapter
+def test_solutions_are_folded_in_jupyterlab_too(path):
+    cells = code_cells(nbformat.read(path, 4))
+    solutions = [cell for cell in cells if "hide-cell" in cell.metadata.get("tags", [])]
+    assert all(cell.metadata.get("jupyter", {}).get("source_hidden") for cell in solutions)
+
+
+@each_chapter
 def test_chapter_is_stored_without_results(path):
     notebook = nbformat.read(path, 4)
     nbformat.validate(notebook)
