@@ -71,7 +71,7 @@ def _card(record: dict[str, object], metrics: pd.DataFrame, tiles: int) -> str:
     return f"""# {spec(str(record["model"])).label}, weights for trying out
 
 - **Network**: `{record["model"]}`, {record["parameters"]} parameters, {record["bands"]} bands,
-  enlargement by {record["scale"]}; float16, loaded by `asnlsr.training.load_run`.
+  enlargement by {record["scale"]}; float16, loaded by `asnlsr.runs.load_run`.
 - **Data**: the simulated scenes of preset `{record["preset"]}` (hash of the tiles
   `{str(record["tiles_sha256"])[:12]}`), protocol `{record["protocol"]}`: trained on source scenes
   that are in no other role. Input and output are normalised log radiance.

@@ -204,8 +204,7 @@ def test_single_image_networks_have_nothing_to_warm_up():
         config = training_config("demo", name, "warm")
         assert config.warmup_steps == 0
         steps = training_config("demo", "asnlsr", "warm").steps
-        # a step of bandwise has few bands
-        assert config.steps == (2 * steps if name.startswith("bandwise") else steps)
+        assert config.steps == steps
 
 
 @pytest.mark.parametrize(
