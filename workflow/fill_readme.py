@@ -40,7 +40,7 @@ def results() -> str:
     if not RESULTS.exists():
         return "No results are recorded yet: `make` ends by printing its own."
     rows = pd.read_csv(RESULTS).query("protocol == 'blind' and recipe == 'warm'")
-    return render(results_table(rows[rows["setting"].fillna("") == ""]))
+    return render(results_table(rows[rows["setting"].isna()]))
 
 
 def filled(text: str) -> str:
