@@ -24,12 +24,7 @@ from asnlsr.config import TrainingConfig
 from asnlsr.files import replacing
 from asnlsr.models import build, spec
 from asnlsr.tiles import open_tiles
-
-# The sources that decide what weights a run ends with.
-_CODE = (
-    "batches.py", "config.py", "data.py", "learning.py", "losses.py", "relight.py", "training.py",
-    "warmup.py", "models",
-)  # fmt: skip
+from asnlsr.workflow import ROOT, sources
 
 
 @dataclass(frozen=True)
@@ -131,12 +126,10 @@ class Run:
 
 
 def _code_hash() -> str:
-    package = Path(__file__).parent
-    files = sorted(f for name in _CODE for f in [package / name, *(package / name).glob("*.py")])
+    """Hash of the sources that decide what weights a run ends with."""
     digest = hashlib.sha256()
-    for file in files:
-        if file.is_file():
-            digest.update(file.read_bytes())
+    for file in sources("asnlsr.training"):
+        digest.update((ROOT / file).read_bytes())
     return digest.hexdigest()
 
 
