@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from asnlsr.models.layers import Pointwise
+
 # Coefficients c_n of the degree-7 Chebyshev interpolant of exp on [-1, 1], largest error 2.2e-7.
 # A Taylor series needs ten terms for the same accuracy.
 _EXP = tuple(
@@ -33,7 +35,7 @@ def _series(moments: Tensor, t: Tensor) -> Tensor:
     """Evaluate sum_n c_n t^n moments[n] by Horner's rule: (P, C) from (8, P, 1), (P, C)."""
     total = torch.addcmul(moments[-2] * _EXP[-2], t, moments[-1] * _EXP[-1])
     for n in range(_TERMS - 3, -1, -1):
-        total = total.mul_(t).add_(moments[n] * _EXP[n])
+        torch.addcmul(moments[n] * _EXP[n], total, t, out=total)
     return total
 
 
@@ -134,10 +136,10 @@ class SANL(nn.Module):
             nn.ReLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
-        self.query = nn.Linear(channels, channels, bias=False)
-        self.key = nn.Linear(channels, channels, bias=False)
-        self.value = nn.Linear(channels, channels, bias=False)
-        self.out = nn.Linear(channels, channels)
+        self.query = Pointwise(channels, channels, bias=False)
+        self.key = Pointwise(channels, channels, bias=False)
+        self.value = Pointwise(channels, channels, bias=False)
+        self.out = Pointwise(channels, channels)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention over channels; a method so that another form can be put here."""
@@ -147,7 +149,8 @@ class SANL(nn.Module):
         """Embed, attend, add: (B, C, h, w)."""
         B, C, h, w = x.shape
         e = self.embed(x)
-        tokens = e.permute(0, 2, 3, 1).reshape(-1, C)  # (B h w, C)
-        o = self.attend(self.query(tokens), self.key(tokens), self.value(tokens))
+        tokens = e.permute(0, 2, 3, 1).reshape(B, h * w, C)
+        q, k, v = (part(tokens).flatten(0, 1) for part in (self.query, self.key, self.value))
+        o = self.attend(q, k, v).view(B, h * w, C)
         attended: Tensor = e + self.out(o).view(B, h, w, C).permute(0, 3, 1, 2)
         return attended
