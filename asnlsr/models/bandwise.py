@@ -128,6 +128,7 @@ class Bandwise(nn.Module):
         self.own_detail = nn.Sequential(
             nn.ReLU(), Residual(OWN_FEATURES), *detail(OWN_FEATURES, scale)
         )
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
 
     def forward(self, x: Tensor, bands: Tensor | None = None) -> SuperResolution:
         """Enlarge the bands of (B, C, h, w) that have these numbers, by default all."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,10 +18,9 @@ class Pointwise(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map the channels of tokens."""
-        images = prod(x.shape[:-2])  # none of them when a batch has no source tile
-        rows = x.reshape(images, 1, *x.shape[-2:]).permute(0, 3, 1, 2)  # (images, C, 1, n)
+        rows = x.reshape(-1, 1, *x.shape[-2:]).permute(0, 3, 1, 2)  # (rows, C, 1, n)
         y = F.conv2d(rows, self.weight[:, :, None, None], self.bias)
-        return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], self.out_features)
+        return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], -1)
 
 
 def upsampler(channels: int, scale: int) -> nn.Sequential:

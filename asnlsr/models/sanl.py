@@ -7,8 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from asnlsr.models.layers import Pointwise
-
 # Coefficients c_n of the degree-7 Chebyshev interpolant of exp on [-1, 1], largest error 2.2e-7.
 # A Taylor series needs ten terms for the same accuracy.
 _EXP = tuple(
@@ -136,10 +134,10 @@ class SANL(nn.Module):
             nn.ReLU(),
             nn.Conv2d(channels, channels, 3, padding=1),
         )
-        self.query = Pointwise(channels, channels, bias=False)
-        self.key = Pointwise(channels, channels, bias=False)
-        self.value = Pointwise(channels, channels, bias=False)
-        self.out = Pointwise(channels, channels)
+        self.query = nn.Linear(channels, channels, bias=False)
+        self.key = nn.Linear(channels, channels, bias=False)
+        self.value = nn.Linear(channels, channels, bias=False)
+        self.out = nn.Linear(channels, channels)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Attention over channels; a method so that another form can be put here."""
@@ -149,8 +147,7 @@ class SANL(nn.Module):
         """Embed, attend, add: (B, C, h, w)."""
         B, C, h, w = x.shape
         e = self.embed(x)
-        tokens = e.permute(0, 2, 3, 1).reshape(B, h * w, C)
-        q, k, v = (part(tokens).flatten(0, 1) for part in (self.query, self.key, self.value))
-        o = self.attend(q, k, v).view(B, h * w, C)
+        tokens = e.permute(0, 2, 3, 1).reshape(-1, C)  # (B h w, C)
+        o = self.attend(self.query(tokens), self.key(tokens), self.value(tokens))
         attended: Tensor = e + self.out(o).view(B, h, w, C).permute(0, 3, 1, 2)
         return attended

@@ -158,6 +158,7 @@ class SNLSR(nn.Module):
         self.encoder = UnmixingEncoder(bands, materials)
         self.decoder = nn.Conv2d(materials, bands, 1, bias=False)  # its weight: the endmembers
         self.sr = AbundanceSR(materials, scale)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
 
     def match(self, x: Tensor) -> Tensor:
         """Return x (B, C, h, w) as the encoder sees it; here unchanged."""
