@@ -73,7 +73,8 @@ def marked_best(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
     DataFrame of str
         Index and metrics as in `results_table`, without the times: ★ for the best mean, ≈ where
         the 95 % interval of the difference to it, on common seeds, holds 0, ? where there are
-        fewer than two common seeds to tell. An oracle competes with nothing and has no mark.
+        fewer than two common seeds to tell, or nothing random in either. An oracle competes with
+        nothing and has no mark.
     """
     marks = {}
     rivals = metrics[~metrics["model"].isin(ORACLES)]
@@ -87,7 +88,7 @@ def marked_best(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
 def _mark(pair: pd.DataFrame, best: bool) -> str:
     if best:
         return "★"
-    if len(pair) < 2:
+    if len(pair) < 2 or pair.columns.get_level_values("model").isin(AT_ONCE).all():
         return "?"
     found = paired_difference(pair.iloc[:, 0], pair.iloc[:, 1])
     return "≈" if found.low <= 0 <= found.high else ""
@@ -166,6 +167,7 @@ def sortable(text: pd.DataFrame, name: str) -> str:
     All of it is in the text: no script is loaded and nothing is asked of another host.
     """
     html = text.to_html(index=False, border=0)
+    html = html.replace("± ", "±\N{NO-BREAK SPACE}")
     html = html.replace("<table", f'<table title="click a heading to sort" onclick="{_SORT}"', 1)
     files = {"csv": text.to_csv(index=False), "tex": latex(text)}
     links = [

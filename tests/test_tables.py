@@ -59,6 +59,15 @@ def test_one_seed_allows_no_mark_but_the_best():
     assert marks.tolist() == ["★", "?"]
 
 
+def test_two_methods_without_chance_allow_no_mark_but_the_best():
+    """Their one value stands in every row of the seeds of others, which says nothing of them."""
+    rows = metrics(bicubic=[31.0], linear=[32.0], asnlsr=[30.1, 30.2, 30.0])
+    marks = marked_best(rows)["psnr"]
+    assert marks["bicubic", "warm"] == "?"
+    assert marks["linear", "warm"] == "★"
+    assert marks["asnlsr", "warm"] == ""
+
+
 def test_oracle_is_not_the_best_however_good():
     rows = metrics(**{"bicubic": [30.0], "bandwise-oracle": [40.0]})
     marks = marked_best(rows)["psnr"]
@@ -83,6 +92,7 @@ def test_marks_stand_in_the_text():
 def test_page_of_a_table_carries_its_files_and_asks_nobody():
     text = pd.DataFrame({"model": ["a & b"], "PSNR ↑": ["31.0 ± 0.1 ★"]})
     html = sortable(text, "name")
+    assert "31.0 ±\N{NO-BREAK SPACE}0.1" in html
     links = dict(re.findall(r'download="name\.(\w+)" href="data:[^,]*,([^"]*)"', html))
     assert unquote(links["csv"]) == text.to_csv(index=False)
     assert unquote(links["tex"]) == latex(text)
