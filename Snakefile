@@ -117,7 +117,7 @@ READS = {
     ],
     "11": [
         *BLIND,
-        *map(run_file, ["snlsr-frozen", "asnlsr"]),
+        *map(run_file, ["snlsr-frozen", "asnlsr", "richardson-lucy"]),
         str(SPACE.metrics("blind")),
         "data/paper/table1.csv",
         *RECORDS,

@@ -686,12 +686,12 @@ def test_chapter_8_gains(executed):
             gain = mean_psnr(model, domain) - mean_psnr("bicubic", domain)
             assert value[f"gain_{domain}_{key}"] == pytest.approx(gain, abs=1e-6)
     left = value["gain_swir2_bandwise_oracle"] - value["gain_swir2_bandwise"]
-    assert value["left"] == pytest.approx(left, abs=1e-6)
-    assert value["verdict"] == ("no sign" if left < 0.1 else "a sign")
+    assert within(value["left"], left, 0.0101)  # of rounded gains, like the other two
+    assert value["verdict"] == ("no sign" if value["left"] < 0.1 else "a sign")
     left_source = value["gain_swir1_bandwise_oracle"] - value["gain_swir1_bandwise"]
-    assert value["left_source"] == pytest.approx(left_source, abs=1e-6)
+    assert within(value["left_source"], left_source, 0.0101)
     ahead = value["gain_swir2_bandwise"] - value["gain_swir2_asnlsr"]
-    assert value["ahead"] == pytest.approx(ahead, abs=1e-6)
+    assert within(value["ahead"], ahead, 0.0101)
     # Two test tiles at smoke, all of them shown: without noise the gain is that of the table.
     assert value["clean_bandwise"] == pytest.approx(value["gain_swir2_bandwise"], abs=1e-3)
     # Shared and own squares add up, because the mean over bands is orthogonal to the rest.
@@ -934,7 +934,7 @@ def test_chapter_11_borders_and_deconvolution(executed):
     assert value["shift_cost"] == pytest.approx(glued(executed["03"])["handicap_swir2"], abs=1e-3)
     assert value["paper_gain"] == pytest.approx(33.82 - 31.89)
     base = mean_psnr("bicubic", "swir2")
-    models = {row["model"] for row in rows(SMOKE.metrics("blind"))} - set(AT_ONCE)
+    models = {row["model"] for row in rows(SMOKE.metrics("blind"))} - {*AT_ONCE, "bandwise-oracle"}
     gains = {model: mean_psnr(model, "swir2") - base for model in models}
     assert value["learned_count"] == len(gains)
     assert value["beaten"] == sum(gain < value["rl_gain_swir2"] for gain in gains.values())
