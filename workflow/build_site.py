@@ -110,7 +110,9 @@ def mend(page: Path) -> None:
 def main(build: Path, benchmarks: Path, repository: str = "") -> None:
     """Build the site from nothing, so that no page of an earlier edition stays; warnings fail."""
     copy_sources(build / "src")
-    (build / "src/run_times.md").write_text(run_times(benchmarks, build / "benchmarks"))
+    measured = f"Measured at preset `{build.name.removeprefix('real-')}`. "
+    measured += run_times(benchmarks, build / "benchmarks")
+    (build / "src/run_times.md").write_text(measured)
     shutil.rmtree(build / "_build", ignore_errors=True)
     config = configuration(repository)
     (build / "_config.yml").write_text(yaml.safe_dump(config))
