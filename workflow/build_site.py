@@ -30,6 +30,9 @@ MENDED = {
     r'<script src="[^"]*fontawesome[^"]*">\s*</script>\s*': "",
     # What scrolls can be reached with the keyboard.
     r'(<div class="(?:output text_html|math notranslate nohighlight)")': r'\1 tabindex="0"',
+    # Numbers in the text as computers write them.
+    r'(?<=pasted-text">)([\d.]+)e-0*([1-9]\d*)(?=</span>)': r"\1&nbsp;×&nbsp;10<sup>−\2</sup>",
+    r'(?<=pasted-text">)([\d.]+)e\+00(?=</span>)': r"\1",
     # A name for screen readers that hides the text which is there to be read.
     r'(<summary) aria-label="Toggle hidden content"': r"\1",
     r'(search-button-field[^>]*?)\s+aria-label="Search"': r"\1",
