@@ -188,7 +188,10 @@ def import_weights(path: Path, out: Path) -> dict[str, Any]:
         "model_class": name,
         "h_params": settings,
     }
-    ours = {key: weights[official_key(name, key)].clone() for key in networks[scale].state_dict()}
+    ours = {
+        key: weights[official_key(name, key)].clone(memory_format=torch.contiguous_format)
+        for key in networks[scale].state_dict()
+    }
     with replacing(Path(out) / "weights.safetensors") as part:
         save_file(ours, part)
     with replacing(Path(out) / "run.json") as part:
