@@ -6,7 +6,8 @@ random start?", scenes for "does it hold elsewhere?"; tiles of a scene are not i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -104,20 +105,23 @@ def friedman(table: pd.DataFrame) -> float:
 
 
 def compare_all(table: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
-    """Compare every pair of models.
+    """Compare every pair of models on the seeds that both have; a pair needs two.
 
     Parameters
     ----------
     table : DataFrame, (seeds, models)
-        A metric; rows with a missing model are left out.
+        A metric; NaN where a model has not been run.
 
     Returns
     -------
     DataFrame
         Columns `a`, `b` and those of `Difference` (of a - b), `p_holm`.
     """
-    whole = table.dropna()
-    pairs = [(a, b) for n, a in enumerate(whole) for b in whole.columns[n + 1 :]]
-    rows = [{"a": a, "b": b} | vars(paired_difference(whole[a], whole[b], seed)) for a, b in pairs]
-    found = pd.DataFrame(rows)
+    rows = []
+    for a, b in combinations(table, 2):
+        both = table[[a, b]].dropna()
+        if len(both) > 1:
+            rows.append({"a": a, "b": b} | vars(paired_difference(both[a], both[b], seed)))
+    names = ["a", "b", *(field.name for field in fields(Difference))]
+    found = pd.DataFrame(rows, columns=names)
     return found.assign(p_holm=holm(found["p"]))

@@ -839,6 +839,32 @@ def test_chapter_10_pairs(executed):
         assert [pair for pair in shown if "bicubic" in pair.split()]
 
 
+@pytest.mark.parametrize("scenes", ["simulated", "real"])
+def test_chapter_10_best_method(executed, scenes):
+    """Differences of the recorded runs, or of the build, on the seeds that both models have."""
+    value = glued(executed["10"])
+    path = ROOT / f"data/results/{scenes}-demo/metrics.csv.gz"
+    if scenes == "simulated":
+        rows = shown_metrics()
+    elif path.exists():
+        rows = pd.read_csv(path)
+    else:
+        pytest.skip("no real scenes are recorded")
+    rows = rows.query("protocol == 'blind' and recipe == 'warm' and domain == 'swir2'")
+    for metric in ("psnr", "sam_deg"):
+        means = rows[rows["metric"] == metric].groupby(["model", "seed"])["value"].mean()
+        difference = (means["bandwise"] - means["asnlsr"]).dropna()
+        shown = value[f"best_{scenes}_asnlsr_{metric}"]
+        assert shown == pytest.approx(difference.mean(), abs=1e-6)
+        alone = means["bandwise"] - means["richardson-lucy"].iloc[0]
+        shown = value[f"best_{scenes}_richardson-lucy_{metric}"]
+        assert shown == pytest.approx(alone.mean(), abs=1e-6)
+        if metric == "psnr":
+            pairs = "1 pair" if len(difference) == 1 else f"{len(difference)} pairs"
+            words = next(w for w in value["best_words"].split("; ") if w.startswith(scenes))
+            assert words.endswith(pairs)
+
+
 def test_chapter_10_controls(executed):
     value = glued(executed["10"])
     frozen, steps = seed_means("snlsr-frozen"), 4  # as many as preset smoke gives it

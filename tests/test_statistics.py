@@ -86,10 +86,14 @@ def test_friedman_by_hand():
     assert friedman(table) == pytest.approx(stats.chi2.sf(8, 2))
 
 
-def test_all_pairs_are_compared_on_whole_rows():
-    table = pd.DataFrame({"a": [1.0, 2, 3, 9], "b": [0.0, 1, 2, np.nan], "c": [1.0, 2, 4, 0]})
+def test_all_pairs_are_compared_on_the_seeds_that_both_have():
+    nan = np.nan
+    table = pd.DataFrame(
+        {"a": [1.0, 2, 3, 9], "b": [0.0, 1, 2, nan], "c": [1.0, 2, 4, 0], "d": [5.0, nan, nan, nan]}
+    )
     found = compare_all(table).set_index(["a", "b"])
-    assert list(found.index) == [("a", "b"), ("a", "c"), ("b", "c")]
-    assert found.loc[("a", "b"), "mean"] == 1  # without the row that lacks b
-    assert (found["pairs"] == 3).all()
+    assert list(found.index) == [("a", "b"), ("a", "c"), ("b", "c")]  # one seed of d is no pair
+    assert found.loc[("a", "b"), "mean"] == 1  # without the seed that b lacks
+    assert found["pairs"].to_list() == [3, 4, 3]
+    assert found.loc[("a", "c"), "mean"] == 2
     assert (found["p_holm"] >= found["p"]).all()
