@@ -68,6 +68,7 @@ class TrainingConfig:
     skip: bool = True  # add the bicubic enlargement to the output
     bands: int = 0  # of every crop in a step of `bandwise`; the others always see all
     neighbours: int = 7  # bands in the widest spectral mean of `bandwise`
+    materials: int = 0  # abundance maps that guide `bandwise`
     deblur: int = 0  # iterations of Richardson-Lucy before `bandwise`
     precision: str = "32-true"  # bf16-mixed: products and convolutions in bfloat16 (autocast)
     # What follows is ours, and off in recipe `published`.

@@ -24,7 +24,10 @@ ABLATION = {
     "snlsr-unmix": ("skip=false", "by=tile"),
     "asnlsr": ("skip=false", "reversal=0.1", "reversal=1.0", "by=tile"),
     "bicubic": ("by=tile",),
-    "bandwise": ("deblur=0", "neighbours=1", "neighbours=3", "halved=0.25", "internal=0.25"),
+    "bandwise": (
+        *("deblur=0", "neighbours=1", "neighbours=3"),
+        *("materials=8", "halved=0.25", "internal=0.25"),
+    ),
 }
 # In place of the discriminator of A-SNLSR, everything else equal.
 CONTROLS = ("snlsr-coral", "snlsr-mmd", "snlsr-matched")

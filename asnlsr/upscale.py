@@ -94,6 +94,11 @@ def _check(scene: Scene, run: Path, record: dict[str, Any], own: bool) -> None:
         )
     if not own and record["bands"] != BANDS:
         raise ValueError(f"{run}: a network for {record['bands']} bands; a domain has {BANDS}")
+    if record["config"].get("materials"):
+        raise ValueError(
+            f"{run}: its abundance maps differ from window to window, which would leave seams; "
+            "choose a run without the setting materials"
+        )
     if (degraded := str(scene.header.get("degraded by", record["scale"]))) != str(record["scale"]):
         raise ValueError(
             f"{run}: enlarges by {record['scale']}, but {scene.hdr} was degraded by {degraded}; "

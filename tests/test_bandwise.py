@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from asnlsr.degrade import gaussian_psf
 from asnlsr.models import build
-from asnlsr.models.bandwise import spectral_means
+from asnlsr.models.bandwise import abundance_maps, spectral_means
 from asnlsr.models.deconvolution import RichardsonLucy
 from asnlsr.models.output import enlarge
 from tests.test_models import count, silent_weights
@@ -64,7 +64,9 @@ def test_starts_as_richardson_lucy_if_told_to(deblur):
     assert torch.allclose(build("bandwise", deblur=deblur)(x).sr, reference(x).sr, atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{"neighbours": 2}, {"neighbours": 9}, {"deblur": -1}])
+@pytest.mark.parametrize(
+    "settings", [{"neighbours": 2}, {"neighbours": 9}, {"deblur": -1}, {"materials": -1}]
+)
 def test_settings_that_do_not_exist_are_named(settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         build("bandwise", **settings)
@@ -159,8 +161,38 @@ def test_spectral_means_by_hand():
     assert torch.allclose(means, torch.tensor([[0, 1 / 2, 14 / 4, 6], [4, 14 / 3, 6, 6]]))
 
 
-def test_gradient_reaches_every_weight():
-    network = trained()
+def test_abundance_maps_of_three_materials():
+    """Three flat regions: three maps that are 1 in one region and 0 elsewhere, whatever the light.
+
+    Half shade on one pixel and another light on every band change nothing.
+    """
+    region = torch.arange(6).repeat(4, 1) // 2  # 4 x 6 pixels, two columns of each material
+    x = torch.tensor([[0.1, 0.9, 0.2], [0.8, 0.1, 0.3], [0.1, 0.1, 0.9]])[:, region][None]
+    maps = abundance_maps(x, 3)
+    assert torch.allclose(maps.sum(1), torch.ones(1, 4, 6))
+    pure = F.one_hot(region).permute(2, 0, 1).float()
+    order = maps[0, :, 0, ::2].argmax(0)  # which map is of which region
+    assert sorted(order.tolist()) == [0, 1, 2]
+    assert torch.allclose(maps[0, order], pure, atol=1e-6)
+    lit = x + torch.tensor([0.3, -0.2, 0.1])[:, None, None]
+    lit[..., 2, 3] -= 0.2
+    assert torch.allclose(abundance_maps(lit, 3), maps, atol=1e-6)
+
+
+@torch.no_grad()
+def test_a_network_with_abundance_maps_is_blind_to_light():
+    x = torch.rand(2, 5, 16, 16, dtype=torch.float64)
+    network = trained(materials=4).double()
+    light = torch.linspace(-0.2, 0.3, 5)[:, None, None]
+    sr = network(x).sr
+    assert torch.allclose(network(x + light).sr, sr + light, atol=1e-9)
+    network.edges.weight.zero_()
+    assert not torch.allclose(network(x).sr, sr, atol=1e-6)  # the maps do something
+
+
+@pytest.mark.parametrize("settings", [{}, {"materials": 4}])
+def test_gradient_reaches_every_weight(settings):
+    network = trained(**settings)
     network(torch.rand(2, 6, 16, 16)).sr.square().mean().backward()
     assert silent_weights(network) == []
 

@@ -1,5 +1,6 @@
 """A whole scene upscaled: what is written, what a kill leaves, what is refused."""
 
+import json
 import os
 import shutil
 import signal
@@ -253,6 +254,17 @@ def test_unsuitable_scene(asnlsr, runs, tmp_path, scene, words):
     hdr = make_scene(tmp_path / "s.hdr", **({"rows": 20, "cols": 20} | scene))
     before = files(tmp_path)
     assert_refused(run_upscale(asnlsr, hdr, runs / "esrt", tmp_path / "hr.hdr"), *words)
+    assert files(tmp_path) == before
+
+
+def test_maps_that_would_leave_seams(asnlsr, runs, lr, tmp_path):
+    shutil.copytree(runs / "esrt", tmp_path / "guided")
+    record = json.loads((tmp_path / "guided/run.json").read_text())
+    record["config"]["materials"] = 4
+    (tmp_path / "guided/run.json").write_text(json.dumps(record))
+    before = files(tmp_path)
+    result = run_upscale(asnlsr, lr, tmp_path / "guided", tmp_path / "hr.hdr")
+    assert_refused(result, "guided", "window", "materials")
     assert files(tmp_path) == before
 
 

@@ -50,7 +50,7 @@ _BANDWISE: dict[str, Any] = {
     "unmixes": False,
     "any_bands": True,
     "bandwise": True,
-    "settings": ("neighbours", "deblur"),
+    "settings": ("neighbours", "deblur", "materials"),
 }
 MODELS = {
     "bicubic": ModelSpec(Bicubic, "bicubic", **_AT_ONCE),
