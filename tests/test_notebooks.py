@@ -851,7 +851,7 @@ def test_chapter_10_best_method(executed, scenes):
     else:
         pytest.skip("no real scenes are recorded")
     rows = rows.query("protocol == 'blind' and recipe == 'warm' and domain == 'swir2'")
-    for metric in ("psnr", "sam_deg"):
+    for metric in ("psnr", "sam_deg", "ergas"):
         means = rows[rows["metric"] == metric].groupby(["model", "seed"])["value"].mean()
         difference = (means["bandwise"] - means["asnlsr"]).dropna()
         shown = value[f"best_{scenes}_asnlsr_{metric}"]
