@@ -36,7 +36,7 @@ def test_results_are_those_that_are_recorded(tmp_path, monkeypatch):
     rows += [row | {"seed": 0, "value": 99.0, "setting": "skip=false"}]
     rows += [row | {"seed": 0, "value": 99.0, "recipe": "published"}]
     pd.DataFrame(rows).to_csv(tmp_path / "metrics.csv.gz", index=False)
-    monkeypatch.setattr(fill_readme, "RESULTS", tmp_path / "metrics.csv.gz")
+    monkeypatch.setitem(fill_readme.RESULTS, "results", tmp_path / "metrics.csv.gz")
     text = fill_readme.filled("<!-- results -->\nold\n<!-- /results -->")
     assert "30.50 ± 0.71" in text
     assert "old" not in text

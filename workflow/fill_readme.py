@@ -11,7 +11,10 @@ from asnlsr import diagrams, figures
 from asnlsr.tables import render, results_table
 
 README, PICTURE = Path("README.md"), Path("book/architecture.svg")
-RESULTS = Path("data/results/simulated-demo/metrics.csv.gz")
+RESULTS = {
+    "results": Path("data/results/simulated-demo/metrics.csv.gz"),
+    "real": Path("data/results/real-demo/metrics.csv.gz"),
+}
 TIME = re.compile(r"(?:about |half )?(?:a|one|two|three|\d+) (?:minutes?|seconds?)")
 
 
@@ -35,17 +38,18 @@ def chapters() -> str:
     return "\n".join(rows)
 
 
-def results() -> str:
+def results(path: Path) -> str:
     """Return the recorded results of protocol `blind` and recipe `warm`, or how to get some."""
-    if not RESULTS.exists():
+    if not path.exists():
         return "No results are recorded yet: `make` ends by printing its own."
-    rows = pd.read_csv(RESULTS).query("protocol == 'blind' and recipe == 'warm'")
+    rows = pd.read_csv(path).query("protocol == 'blind' and recipe == 'warm'")
     return render(results_table(rows[rows["setting"].isna()]))
 
 
 def filled(text: str) -> str:
     """Return README.md with what stands between its marks made anew."""
-    for name, block in (("chapters", chapters()), ("results", results())):
+    blocks = {"chapters": chapters()} | {name: results(path) for name, path in RESULTS.items()}
+    for name, block in blocks.items():
         mark = re.compile(rf"(<!-- {name}[^>]*-->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
         text = mark.sub(lambda found, block=block: found[1] + block + found[2], text)
     return text
