@@ -863,6 +863,10 @@ def test_chapter_10_best_method(executed, scenes):
             pairs = "1 pair" if len(difference) == 1 else f"{len(difference)} pairs"
             words = next(w for w in value["best_words"].split("; ") if w.startswith(scenes))
             assert words.endswith(pairs)
+            low, high = means["asnlsr"].min(), means["asnlsr"].max()
+            words = next(w for w in value["best_ranges"].split("; ") if w.startswith(scenes))
+            assert f"{low:.2f} to {high:.2f} dB" in words
+            assert f"bandwise from {means['bandwise'].min():.2f} on" in words
 
 
 def test_chapter_10_controls(executed):
