@@ -9,7 +9,7 @@ import pandas as pd
 from asnlsr.config import AT_ONCE
 from asnlsr.metrics import METRICS
 from asnlsr.models import MODELS
-from asnlsr.statistics import paired_difference
+from asnlsr.statistics import FEWEST, paired_difference
 
 COLUMNS = ("psnr", "ssim", "ergas", "sam_deg", "rmse", "train_minutes", "ms_per_tile")
 ORACLES = [name for name, entry in MODELS.items() if entry.oracle]
@@ -73,8 +73,8 @@ def marked_best(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
     DataFrame of str
         Index and metrics as in `results_table`, without the times: ★ for the best mean, ≈ where
         the 95 % interval of the difference to it, on common seeds, holds 0, ? where there are
-        fewer than two common seeds to tell, or nothing random in either. An oracle competes with
-        nothing and has no mark.
+        fewer than `FEWEST` common seeds to tell, or nothing random in either. An oracle
+        competes with nothing and has no mark.
     """
     marks = {}
     rivals = metrics[~metrics["model"].isin(ORACLES)]
@@ -88,7 +88,7 @@ def marked_best(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
 def _mark(pair: pd.DataFrame, best: bool) -> str:
     if best:
         return "★"
-    if len(pair) < 2 or pair.columns.get_level_values("model").isin(AT_ONCE).all():
+    if len(pair) < FEWEST or pair.columns.get_level_values("model").isin(AT_ONCE).all():
         return "?"
     found = paired_difference(pair.iloc[:, 0], pair.iloc[:, 1])
     return "≈" if found.low <= 0 <= found.high else ""
@@ -99,13 +99,12 @@ def formatted(table: pd.DataFrame, marks: pd.DataFrame | None = None) -> pd.Data
     digits = {"psnr": 2, "sam_deg": 2, "ergas": 2, "train_minutes": 1, "ms_per_tile": 0}
     text = pd.DataFrame(index=range(len(table)))
     recipes = table.index.get_level_values("recipe")
-    labels = [MODELS[m].label if m in MODELS else m for m in table.index.get_level_values("model")]
     one_recipe = len(set(recipes)) == 1
-    text["model"] = (
-        labels
-        if one_recipe
-        else [f"{label} ({recipe})" for label, recipe in zip(labels, recipes, strict=True)]
-    )
+    text["model"] = [
+        (MODELS[model].label if model in MODELS else model)
+        + ("" if one_recipe or model in AT_ONCE else f" ({recipe})")
+        for model, recipe in table.index
+    ]
     for metric in dict.fromkeys(table.columns.get_level_values(0)):
         label, higher = METRICS[metric]
         arrow = "" if metric in ("train_minutes", "ms_per_tile") else " ↑" if higher else " ↓"

@@ -59,9 +59,22 @@ def test_one_seed_allows_no_mark_but_the_best():
     assert marks.tolist() == ["★", "?"]
 
 
+def test_four_seeds_allow_no_mark_but_the_best():
+    """All four differences are 1: the interval would say that bicubic is worse."""
+    marks = marked_best(metrics(bicubic=[30.0], asnlsr=[31.0, 31.1, 30.9, 31.0]))["psnr"]
+    assert marks.tolist() == ["★", "?"]
+
+
+def test_recipe_stands_beside_what_is_trained():
+    rows = metrics(**TEN)
+    both = pd.concat([rows, rows[rows["model"] == "asnlsr"].assign(recipe="published")])
+    names = formatted(results_table(both))["model"].tolist()
+    assert {"bicubic", "A-SNLSR (warm)", "A-SNLSR (published)"} <= set(names)
+
+
 def test_two_methods_without_chance_allow_no_mark_but_the_best():
     """Their one value stands in every row of the seeds of others, which says nothing of them."""
-    rows = metrics(bicubic=[31.0], linear=[32.0], asnlsr=[30.1, 30.2, 30.0])
+    rows = metrics(bicubic=[31.0], linear=[32.0], asnlsr=[30.1, 30.2, 30.0, 30.1, 30.2])
     marks = marked_best(rows)["psnr"]
     assert marks["bicubic", "warm"] == "?"
     assert marks["linear", "warm"] == "★"
