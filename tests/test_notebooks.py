@@ -893,7 +893,7 @@ def test_chapter_10_best_method(executed, scenes):
             words = next(w for w in value["best_ranges"].split("; ") if w.startswith(scenes))
             assert f"{low:.2f} to {high:.2f} dB" in words
             below = (means["asnlsr"] < means["bicubic"].iloc[0]).sum()
-            assert f"in {below} of {len(means['asnlsr'])};" in words
+            assert f"in {below} of {len(means['asnlsr'])}," in words
             aim = {"simulated": 1.0, "real": 0.5}[scenes]
             if len(difference) < 5 or difference.mean() < aim:
                 assert f"not reached on {scenes} scenes" in value["best_aims"]
