@@ -859,6 +859,24 @@ def test_chapter_10_pairs(executed):
         assert [pair for pair in shown if "bicubic" in pair.split()]
 
 
+def test_chapter_10_adversary_on_real_scenes(executed):
+    said = glued(executed["10"])["adversary_real"]
+    path = ROOT / "data/results/real-demo/metrics.csv.gz"
+    if not path.exists():
+        assert said == "not run"
+        return
+    rows = pd.read_csv(path).query("protocol == 'blind' and recipe == 'warm' and metric == 'psnr'")
+    means = rows[rows["domain"] == "swir2"].groupby(["model", "seed"])["value"].mean()
+    d = (means["asnlsr"] - means["snlsr-unmix"]).dropna()
+    assert said.startswith(f"{d.mean():+.2f} dB ({len(d)} pairs; ")
+    signs = np.array(list(itertools.product([1, -1], repeat=len(d))))
+    p = np.mean(np.abs((signs * d.to_numpy()).mean(1)) >= abs(d.mean()) * (1 - 1e-9))
+    if len(d) < 6:
+        assert said.endswith("too few pairs of runs for a statement")
+    elif p >= 0.05:
+        assert said.endswith("nothing that can be told from zero")
+
+
 @pytest.mark.parametrize("scenes", ["simulated", "real"])
 def test_chapter_10_best_method(executed, scenes):
     """Differences of the recorded runs, or of the build, on the seeds that both models have."""
