@@ -877,6 +877,19 @@ def test_chapter_10_adversary_on_real_scenes(executed):
         assert said.endswith("nothing that can be told from zero")
 
 
+def test_chapter_8_what_richardson_lucy_is_better_by(executed):
+    said = glued(executed["08"])["lucy_ahead"]
+    models = ["bandwise", "richardson-lucy"]
+    if not {f"{model}-blind-warm-s0" for model in models} <= shown_runs():
+        return
+    better = []
+    for metric, name, sign in (("psnr", "PSNR", 1), ("sam_deg", "SAM", -1), ("ergas", "ERGAS", -1)):
+        ours, lucy = (seed_means(model, metric).mean() for model in models)
+        better += [name] if sign * lucy > sign * ours else []
+    names = [words.split(" ")[0] for words in said.split("; ")]
+    assert names == better or (not better and names[0] == "none")
+
+
 @pytest.mark.parametrize("scenes", ["simulated", "real"])
 def test_chapter_10_best_method(executed, scenes):
     """Differences of the recorded runs, or of the build, on the seeds that both models have."""
