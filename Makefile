@@ -2,6 +2,7 @@
 PRESET ?= demo
 PROTOCOL ?= blind
 SEEDS ?= 10
+SCENES_NAME ?= real
 PYTHON ?= python3
 SMK = .venv/bin/python -m snakemake $(if $(CLUSTER),--profile profiles/$(CLUSTER))
 CHECKED := asnlsr benchmarks tests workflow book
@@ -21,12 +22,12 @@ book: .venv/stamp ## only the chapters and the site, e.g. make book PRESET=smoke
 
 real: .venv/stamp ## the same pipeline on your own ENVI scenes: make real SCENES=DIR
 	@test -d "$(SCENES)" || { echo "make real SCENES=DIR: '$(SCENES)' is not a folder of .hdr/.img scenes" >&2; exit 2; }
-	@$(SMK) table_and_runs --config preset=$(PRESET) protocol=$(PROTOCOL) dataset=real scenes_dir="$(SCENES)"
-	@echo; cat data/real-$(PRESET)/table-$(PROTOCOL).md
+	@$(SMK) table_and_runs --config preset=$(PRESET) protocol=$(PROTOCOL) dataset=$(SCENES_NAME) scenes_dir="$(SCENES)"
+	@echo; cat data/$(SCENES_NAME)-$(PRESET)/table-$(PROTOCOL).md
 
 evidence: .venv/stamp ## many seeds of everything, for hours; stop it at any time, call it again to go on
 	@$(SMK) evidence --keep-going --config preset=$(PRESET) seeds=$(SEEDS)
-	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) evidence --keep-going --config preset=$(PRESET) seeds=$(SEEDS) dataset=real
+	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) evidence --keep-going --config preset=$(PRESET) seeds=$(SEEDS) dataset=$(SCENES_NAME)
 	@$(MAKE) --no-print-directory results
 
 weights: .venv/stamp ## write one trained network per system to data/weights, for readers who do not train
@@ -34,7 +35,7 @@ weights: .venv/stamp ## write one trained network per system to data/weights, fo
 
 results: .venv/stamp ## record in data/results what is finished of the evidence
 	@$(SMK) results --nolock --config preset=$(PRESET)
-	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) results --nolock --config preset=$(PRESET) dataset=real
+	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) results --nolock --config preset=$(PRESET) dataset=$(SCENES_NAME)
 
 pdf: book ## the book as one PDF: build/demo/book.pdf; needs Chromium
 	.venv/bin/jupyter-book build --config build/$(PRESET)/_config.yml --path-output build/$(PRESET) --builder singlehtml build/$(PRESET)/src > build/$(PRESET)/pdf.log 2>&1
@@ -60,12 +61,12 @@ unlock: .venv/stamp ## after a power cut: lets the workflow start again
 	$(SMK) --unlock
 
 clean: ## remove everything that was generated, except .venv
-	rm -rf build .snakemake data/simulated-* data/real-*
+	rm -rf build .snakemake data/*-smoke data/*-demo data/*-paper
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 	@echo
-	@echo "Options: PRESET=smoke|demo|paper (now $(PRESET)), PROTOCOL=blind|as-released (now $(PROTOCOL)), SEEDS=1..10 of the evidence (now $(SEEDS)), CLUSTER=slurm, PYTHON=python3.x"
+	@echo "Options: PRESET=smoke|demo|paper (now $(PRESET)), PROTOCOL=blind|as-released (now $(PROTOCOL)), SEEDS=1..10 of the evidence (now $(SEEDS)), SCENES_NAME=... of your own (now $(SCENES_NAME)), CLUSTER=slurm, PYTHON=python3.x"
 
 .venv/stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'

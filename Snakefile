@@ -1,15 +1,17 @@
 """From radiance scenes to the book: the one description of the pipeline.
 
-Settings (`snakemake --config key=value`): preset, dataset (simulated or real), scenes_dir (the
-folder of real ENVI scenes), protocol (of the table), models, seeds (of the evidence).
+Settings (`snakemake --config key=value`): preset, dataset (simulated, or a name for the reader's
+ENVI scenes), scenes_dir (their folder), protocol (of the table), models, seeds (of the evidence).
 """
 
 import os
+import re
 import sys
 from shlex import join as quoted
 from pathlib import Path
 
 from asnlsr.config import AT_ONCE, PROTOCOLS, Workspace, preset
+from asnlsr.scenes import open_scene
 from asnlsr.workflow import sources
 
 PRESET = config.get("preset", "demo")
@@ -20,6 +22,8 @@ MODELS = config.get(
     "bicubic bicubic-centred back-projection richardson-lucy linear"
     " rcam esrt srformer bandwise bandwise-oracle snlsr-frozen snlsr snlsr-unmix asnlsr",
 ).split()
+if not re.fullmatch(r"[a-z0-9_]+", DATASET):  # it becomes a part of paths
+    raise WorkflowError(f"dataset {DATASET!r}: use small letters, digits and _ only")
 SIZES = preset(PRESET)
 SEED = 0
 
@@ -44,6 +48,18 @@ def scene_headers():
     if not headers:
         raise WorkflowError(f"no .hdr file in {folder!r}: set scenes_dir to a folder of ENVI scenes")
     return headers
+
+
+def tile_side():
+    """Return the side of the tiles: that of the preset, smaller where scenes do not hold two."""
+    if DATASET == "simulated":
+        return SIZES.tile
+    try:
+        opened = [open_scene(Path(header)) for header in scene_headers()]
+    except (OSError, ValueError) as error:
+        raise WorkflowError(str(error)) from None
+    small = min(min(scene.rows, scene.cols) for scene in opened) < 2 * SIZES.tile
+    return min(SIZES.tile, 64) if small else SIZES.tile
 
 
 def run_file(model, protocol="blind", recipe="warm"):
@@ -176,8 +192,7 @@ rule prepare:
         directory(f"{SPACE.root}/tiles-{{border}}"),
     params:
         headers=f"{SPACE.scenes}/*.hdr" if DATASET == "simulated" else quoted(scene_headers()),
-        # The real scenes that this was tried on are 100 pixels wide.
-        tile=SIZES.tile if DATASET == "simulated" else min(SIZES.tile, 64),
+        tile=tile_side(),
     benchmark:
         f"{SPACE.root}/benchmarks/prepare-{{border}}.tsv"
     message:

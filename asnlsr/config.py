@@ -141,7 +141,7 @@ class Workspace:
     """Where the workflow keeps what it makes for one preset and dataset."""
 
     preset: str = "demo"
-    dataset: str = "simulated"  # or "real": ENVI scenes of the reader
+    dataset: str = "simulated"  # else a name for the ENVI scenes of a reader, "real" by default
     base: Path = Path(__file__).resolve().parents[1] / "data"
 
     @property

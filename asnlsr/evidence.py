@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from asnlsr.files import replacing
 # Compared with each other: ten seeds give a sign-flip test.
 PAIRED = ("snlsr-unmix", "asnlsr", "bandwise")
 OURS = ("bandwise", "bandwise-oracle")  # not in the paper, so without a published recipe
-SEEDS, FEWER_SEEDS = 10, 5
+SEEDS, FEWER_SEEDS, SETTING_SEEDS = 10, 5, 3
 # Ablation of A-SNLSR and its controls, and of `bandwise`. lambda = 0 is snlsr-unmix, step for step.
 ABLATION = {
     "snlsr-frozen": ("skip=false", "steps=1000"),  # else it gets fewer: see config
@@ -79,7 +79,7 @@ def plan(models: Sequence[str], seeds: int = SEEDS, ablation: bool = True) -> li
         At most so many seeds of each.
     ablation : bool
         Whether to add the runs of `ABLATION`, and `CONTROLS` where A-SNLSR is among the models:
-        blind, recipe `warm`, five seeds.
+        blind, recipe `warm`, five seeds of controls and of the split by tile, three of settings.
     """
     return sorted(_plan(models, seeds, ablation), key=lambda run: run.turn)
 
@@ -94,7 +94,8 @@ def _plan(models: Sequence[str], seeds: int, ablation: bool) -> Iterator[Planned
                 if published and model not in (*AT_ONCE, *OURS):
                     yield Planned(model, protocol, "published", seed)
         for setting in ABLATION.get(model, ()) if ablation else ():
-            for seed in range(min(most, FEWER_SEEDS, seeds)):
+            enough = FEWER_SEEDS if setting == "by=tile" else SETTING_SEEDS
+            for seed in range(min(most, enough, seeds)):
                 yield Planned(model, "blind", "warm", seed, setting)
     for model in CONTROLS if ablation and "asnlsr" in models else ():
         for seed in range(min(FEWER_SEEDS, seeds)):
@@ -166,13 +167,38 @@ def read_results(folder: Path) -> Results:
     return Results(runs=document["runs"], missing=document["missing"], **tables)
 
 
+def foreign_scenes(results: Results, scenes: Iterable[str]) -> list[str]:
+    """Return the names of scenes on which results were measured and which are not in `scenes`."""
+    return sorted(set(results.metrics.get("scene", pd.Series(dtype=str)).dropna()) - set(scenes))
+
+
+def _tested(results: Results) -> set[str]:
+    """Names of the scenes held back for the test when tiles are split by scene."""
+    rows = results.metrics
+    if rows.empty:
+        return set()
+    return set(rows.loc[(rows["protocol"] == "blind") & (rows["setting"] == ""), "scene"].dropna())
+
+
 def record(space: Workspace, wanted: Sequence[Planned], folder: Path, command: str) -> Results:
     """Add the results of the finished runs of a workspace to those recorded in a folder.
 
     Writes `metrics.csv.gz`, `history.csv.gz` and `runs.json`, which also names the command and
     the missing runs. A run recorded before is kept unless the workspace holds it again.
+
+    Raises
+    ------
+    ValueError
+        If the recorded results were measured on other test scenes (protocol `blind`).
     """
-    results = collect(space, wanted).merged(read_results(folder))
+    found, older = collect(space, wanted), read_results(folder)
+    tested = [_tested(results) for results in (found, older)]
+    if all(tested) and tested[0] != tested[1]:
+        raise ValueError(
+            f"{folder} holds results on other scenes ({', '.join(sorted(tested[1]))}): "
+            "give yours a name of their own (SCENES_NAME=mine) or delete that folder"
+        )
+    results = found.merged(older)
     packed = {"method": "gzip", "mtime": 0}  # same results, same bytes
     for name in ("metrics", "history"):
         with replacing(folder / f"{name}.csv.gz") as part:

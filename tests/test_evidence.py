@@ -9,7 +9,7 @@ import pytest
 
 from asnlsr.config import Workspace
 from asnlsr.evaluate import evaluate
-from asnlsr.evidence import Planned, plan, read_results, record
+from asnlsr.evidence import Planned, foreign_scenes, plan, read_results, record
 from asnlsr.training import train
 
 MODELS = ["bicubic", "esrt", "bandwise", "snlsr-frozen", "snlsr", "snlsr-unmix", "asnlsr"]
@@ -24,6 +24,9 @@ def test_plan_has_ten_paired_seeds_in_both_recipes_and_protocols():
     assert runs["bicubic", "blind", "warm"] == 1  # nothing in it is random
     assert runs["bandwise", "blind", "warm"] == 10
     assert runs["bandwise", "as-released", "published"] == 0  # no paper published one
+    settings = Counter((run.model, run.setting) for run in plan(MODELS) if run.setting)
+    assert settings["asnlsr", "by=tile"] == settings["snlsr-unmix", "by=tile"] == 5
+    assert settings["asnlsr", "skip=false"] == settings["snlsr-frozen", "steps=1000"] == 3
 
 
 def test_plan_has_the_claims_first_then_goes_seed_by_seed_and_blind_before_as_released():
@@ -116,3 +119,18 @@ def test_unfinished_run_is_missing(measured, tmp_path):
     (make(0) / "metrics.csv").unlink()
     wanted = [Planned("bicubic", "blind", "warm", 0)]
     assert record(space, wanted, tmp_path / "results", "x").missing == ["bicubic-blind-warm-s0"]
+
+
+def test_results_on_other_scenes_are_not_mixed(measured, tmp_path):
+    space, make = measured
+    metrics = make(0) / "metrics.csv"
+    folder, wanted = tmp_path / "results", [Planned("bicubic", "blind", "warm", 0)]
+    results = record(space, wanted, folder, "x")
+    tested = set(pd.read_csv(metrics)["scene"].dropna())
+    assert foreign_scenes(results, ["else"]) == sorted(tested)
+    assert not foreign_scenes(results, [*tested, "else"])
+    before = (folder / "metrics.csv.gz").read_bytes()
+    metrics.write_text(metrics.read_text().replace(min(tested), "elsewhere"))
+    with pytest.raises(ValueError, match=f"holds results on other scenes .*{min(tested)}"):
+        record(space, wanted, folder, "x")
+    assert (folder / "metrics.csv.gz").read_bytes() == before

@@ -963,6 +963,35 @@ def test_chapter_10_controls(executed):
     assert value["collapsed"] == (last < 1e-3).sum()
 
 
+def test_chapter_10_were_the_runs_long_enough(executed):
+    """Recorded courses of training, read and averaged by other means, on all recorded scenes."""
+    if not shown_runs():
+        pytest.skip("nothing is recorded")
+    value = glued(executed["10"])
+    rising, low = set(), set()
+    for folder in sorted((ROOT / "data/results").glob("*-demo")):
+        name = folder.name.removesuffix("-demo")
+        history = pd.read_csv(folder / "history.csv.gz").dropna(subset="val_psnr")
+        history = history[history["run"].str.fullmatch(r"[a-z-]+-blind-warm-s\d+")]
+        late, ends = {}, {}
+        for run, course in history.groupby("run"):
+            model = run.split("-blind-")[0]
+            psnr = course.sort_values("step")["val_psnr"].to_numpy()
+            fifth = max(1, len(psnr) // 5)
+            gain = psnr[-fifth:].mean() - psnr[-2 * fifth : -fifth].mean()
+            late.setdefault(model, []).append(gain)
+            ends.setdefault(model, []).append(psnr[-1])
+        late.pop("bandwise-oracle", None)  # validated on the target
+        means = {model: np.nanmean(gains) for model, gains in late.items()}
+        assert value[f"late_most_{name}"] == pytest.approx(np.nanmax([*means.values()]), abs=1e-6)
+        rising |= {f"{MODELS[m].label} ({name})" for m, gain in means.items() if gain >= 0.1}
+        base = np.mean(ends["snlsr-frozen"]) + 0.1
+        below = {m for m in means if np.mean(ends[m]) < base} - {"snlsr-frozen"}
+        low |= {f"{MODELS[m].label} ({name})" for m in below}
+    assert set(value["rising"].split("; ")) == (rising or {"none"})
+    assert set(value["stuck"].split("; ")) == (low or {"none"})
+
+
 def test_chapter_10_says_what_it_shows(executed):
     value = glued(executed["10"])
     assert value["origin"].startswith("recorded" if shown_runs() else "of this build alone")

@@ -125,6 +125,42 @@ def test_evidence_plans_what_is_neither_made_nor_recorded(clone):
     assert jobs["train"] == jobs["evaluate"] == 9 - 2
 
 
+def test_evidence_on_scenes_of_a_reader_is_not_mixed_with_that_on_others(clone):
+    config = {"seeds": "1", "models": "bicubic", "dataset": "mine"}
+    scenes = clone / SMOKE / "scenes"
+    assert planned(clone, "evidence", scenes_dir=str(scenes), **config)["train"] == 2
+    snakemake("results", cwd=clone)
+    shutil.copytree(clone / "data/results/simulated-smoke", clone / "data/results/mine-smoke")
+    # Protocol as-released alone is not recorded.
+    assert planned(clone, "evidence", scenes_dir=str(scenes), **config)["train"] == 1
+    (tested,) = json.loads((clone / SMOKE / "split-scene.json").read_text())["test"][:1]
+    tested = tested.split("/")[0]
+    others = clone / "others"
+    others.mkdir()
+    for path in scenes.iterdir():
+        (others / path.name.replace(tested, "elsewhere")).symlink_to(path)
+    with pytest.raises(AssertionError, match=f"holds results on other scenes .*{tested}"):
+        planned(clone, "evidence", scenes_dir=str(others), **config)
+
+
+@pytest.mark.parametrize(("side", "tile"), [(255, 64), (256, 128)])
+def test_tiles_of_a_readers_scenes_have_the_size_of_which_two_fit(clone, side, tile):
+    """Preset demo cuts 128 pixels where it can, on the published scenes for instance."""
+    (header, *_) = sorted((clone / SMOKE / "scenes").glob("*.hdr"))
+    text = re.sub(r"(?m)^(lines|samples) = \d+", rf"\1 = {side}", header.read_text())
+    channels = int(re.search(r"(?m)^bands = (\d+)", text)[1])
+    folder = clone / "mine"
+    folder.mkdir()
+    (folder / "one.hdr").write_text(text)
+    with (folder / "one.img").open("wb") as file:
+        file.truncate(side * side * channels * 4)  # zeros that take no room
+    arguments = ("--dry-run", "--printshellcmds", "data/mine_2-demo/tiles-scene")
+    config = {"preset": "demo", "scenes_dir": str(folder)}
+    assert f"--tile {tile} " in snakemake(*arguments, cwd=clone, dataset="mine_2", **config)
+    with pytest.raises(AssertionError, match="use small letters"):
+        snakemake(*arguments, cwd=clone, dataset="mine;ls", **config)
+
+
 @pytest.mark.parametrize("older", [True, False], ids=["older", "newer"])
 def test_checkpoint_is_resumed_unless_its_tiles_are_newer(clone, older):
     """A killed run leaves a checkpoint; one that was made from other tiles must not be used."""

@@ -4,12 +4,12 @@ The long computing may be cut short at any time and goes on with the next call. 
 in data/results is not computed again.
 """
 
-from asnlsr.evidence import SEEDS, plan, read_results
+from asnlsr.evidence import SEEDS, foreign_scenes, plan, read_results
 
 RESULTS = Path("data/results") / SPACE.root.name
 # The ablation is one of the networks, not of the data.
 PLAN = plan(MODELS, int(config.get("seeds", SEEDS)), ablation=DATASET == "simulated")
-RECORDED = read_results(RESULTS).runs
+RECORDED = read_results(RESULTS)
 TURNS = sorted({run.turn for run in PLAN})
 # By the time they take: the longest starts first, or the end is spent waiting for it alone.
 LONG = ["esrt", "rcam", "snlsr", "snlsr-unmix", "asnlsr", "srformer"]
@@ -23,13 +23,22 @@ def turn(wildcards):
     return 10 * max(places, default=0) + length
 
 
+def missing_runs(wildcards):
+    """Return the files of what is not recorded; the records have to be of the same scenes."""
+    if DATASET != "simulated":
+        names = [Path(header).stem for header in scene_headers()]
+        if others := foreign_scenes(RECORDED, names):
+            raise WorkflowError(
+                f"{RESULTS} holds results on other scenes ({', '.join(others)}): "
+                "give yours a name of their own (make evidence SCENES_NAME=mine) or delete that folder"
+            )
+    wanted = [run.name for run in PLAN if run.name not in RECORDED.runs]
+    return [f"{SPACE.root}/runs/{name}/metrics.csv" for name in wanted]
+
+
 rule evidence:
     input:
-        [
-            f"{SPACE.root}/runs/{run.name}/metrics.csv"
-            for run in PLAN
-            if run.name not in RECORDED
-        ],
+        missing_runs,
 
 
 rule results:

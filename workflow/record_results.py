@@ -14,7 +14,12 @@ def main(preset: str, dataset: str, models: list[str]) -> None:
     space = Workspace(preset, dataset, base=Path("data"))
     wanted = plan(models, ablation=dataset == "simulated")
     folder = RESULTS / space.root.name
-    missing = record(space, wanted, folder, f"make evidence PRESET={preset}").missing
+    called = "" if dataset in ("simulated", "real") else f" SCENES_NAME={dataset}"
+    try:
+        missing = record(space, wanted, folder, f"make evidence PRESET={preset}{called}").missing
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
     print(f"{folder}: {len(wanted) - len(missing)} of {len(wanted)} runs")
     for name in missing:
         print(f"missing: {name}")
