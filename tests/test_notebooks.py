@@ -977,16 +977,17 @@ def test_chapter_10_were_the_runs_long_enough(executed):
         for run, course in history.groupby("run"):
             model = run.split("-blind-")[0]
             psnr = course.sort_values("step")["val_psnr"].to_numpy()
-            fifth = max(1, len(psnr) // 5)
-            gain = psnr[-fifth:].mean() - psnr[-2 * fifth : -fifth].mean()
-            late.setdefault(model, []).append(gain)
+            if model == "bandwise-oracle":  # validated on the target
+                continue
             ends.setdefault(model, []).append(psnr[-1])
-        late.pop("bandwise-oracle", None)  # validated on the target
-        means = {model: np.nanmean(gains) for model, gains in late.items()}
-        assert value[f"late_most_{name}"] == pytest.approx(np.nanmax([*means.values()]), abs=1e-6)
+            if (fifth := len(psnr) // 5) > 0:  # the short training of the frozen control has one
+                gain = psnr[-fifth:].mean() - psnr[-2 * fifth : -fifth].mean()
+                late.setdefault(model, []).append(gain)
+        means = {model: np.mean(gains) for model, gains in late.items()}
+        assert value[f"late_most_{name}"] == pytest.approx(max(means.values()), abs=1e-6)
         rising |= {f"{MODELS[m].label} ({name})" for m, gain in means.items() if gain >= 0.1}
         base = np.mean(ends["snlsr-frozen"]) + 0.1
-        below = {m for m in means if np.mean(ends[m]) < base} - {"snlsr-frozen"}
+        below = {m for m in ends if np.mean(ends[m]) < base} - {"snlsr-frozen"}
         low |= {f"{MODELS[m].label} ({name})" for m in below}
     assert set(value["rising"].split("; ")) == (rising or {"none"})
     assert set(value["stuck"].split("; ")) == (low or {"none"})
