@@ -16,7 +16,7 @@ PRECISIONS = ("32-true", "bf16-mixed")
 AT_ONCE = ("bicubic", "bicubic-centred", "back-projection", "richardson-lucy", "linear")
 # Those, and networks without an encoder, which have no unmixing to warm up.
 SINGLE_IMAGE = (*AT_ONCE, "rcam", "esrt", "srformer", "bandwise", "bandwise-oracle")
-WARM_LR = {"srformer": 2.5e-4}  # of recipe `warm`, chosen on source validation
+WARM_LR = {"rcam": 1e-4, "srformer": 2.5e-4}  # of recipe `warm`, chosen on source validation
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class TrainingConfig:
     precision: str = "32-true"  # bf16-mixed: products and convolutions in bfloat16 (autocast)
     # What follows is ours, and off in recipe `published`.
     lr_unmixing: float = 1.0  # factor on lr, after the warm-up, for encoder and endmembers
-    contrast: bool = False  # SRFormer starts from local contrast
+    contrast: bool = False  # RCAM and SRFormer start from local contrast
     turns: bool = False  # source tiles turned and mirrored, degraded again with the known PSF
     relight: float = 0.0  # largest share of the way to the spectra of a target tile
     light: float = 0.0  # spread of a random parabola over the bands that is added to z

@@ -17,7 +17,8 @@ from asnlsr.config import TrainingConfig
 from asnlsr.losses import domain_labels, training_losses
 from asnlsr.metrics import tile_metrics
 from asnlsr.models import ModelSpec
-from asnlsr.warmup import start_contrast, start_super_resolution, start_unmixing
+from asnlsr.models.rcam import RCAM
+from asnlsr.warmup import start_contrast, start_stages, start_super_resolution, start_unmixing
 
 COLLAPSED = 1e-3  # abundance_std below which the abundances are uniform and learn no more
 
@@ -79,7 +80,8 @@ class SuperResolutionTraining(pl.LightningModule):
             start = start_unmixing if self.warming_up else start_super_resolution
             start(self.network, self.trainer.datamodule.low_resolution().to(self.device))  # type: ignore[attr-defined]
         if self.config.contrast and self.global_step == 0:
-            start_contrast(self.network, self.trainer.datamodule.low_resolution().to(self.device))  # type: ignore[attr-defined]
+            start = start_stages if isinstance(self.network, RCAM) else start_contrast
+            start(self.network, self.trainer.datamodule.low_resolution().to(self.device))  # type: ignore[attr-defined]
         if self.global_rank:  # the starts are those of all processes, dropout its own
             torch.manual_seed(seed + (self.global_rank << 32))
 

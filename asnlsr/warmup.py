@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 OPEN_RELU = 5.0  # the softmax does not see it, but the ReLU before it stays open
 NOISE_FLOOR = 0.03  # principal components weaker than this share of the first are not whitened
+LAYER_TILES = 16  # enough to tell how far the outputs of a layer spread
+STAGE_END = 0.1  # spread of what the last convolution of a stage gives to the enlargement
 
 
 @torch.no_grad()
@@ -113,3 +115,44 @@ def start_contrast(network: Any, lr: Tensor) -> None:  # noqa: ANN401
     head.weight /= head(lr).std((0, 2, 3))[:, None, None, None]
     for parameter in (head.bias, tail.weight, tail.bias):
         nn.init.zeros_(parameter)
+
+
+@torch.no_grad()
+def start_stages(network: Any, lr: Tensor) -> None:  # noqa: ANN401
+    """Start RCAM from local contrast, its layers scaled, and as its bicubic skip.
+
+    Some thirty layers of single pixels hand on the level of the bands and hardly their detail:
+    from random weights RCAM is still at bicubic after 1,000 steps. Here the convolutions over
+    neighbours start with kernels that sum to zero, and the outputs of each layer with zero mean
+    and unit variance (Salimans & Kingma 2016). From whitened spectra, as in `start_unmixing`, it
+    learns the noise of single tiles and stays at bicubic too.
+
+    Parameters
+    ----------
+    network : RCAM
+        Changed in place.
+    lr : Tensor, (n, C, h, w)
+        Low-resolution training tiles, normalised log radiance.
+    """
+
+    def scale(layer: Any, _: object, y: Tensor) -> Tensor:  # noqa: ANN401
+        std, mean = y.std((0, 2, 3)), y.mean((0, 2, 3))
+        layer.weight /= std[:, None, None, None]
+        layer.bias[:] = (layer.bias - mean) / std
+        return (y - mean[:, None, None]) / std[:, None, None]
+
+    hooks = []
+    for stage in network.stages:
+        for name, layer in stage.named_modules():
+            if isinstance(layer, nn.Conv2d) and "gate" not in name:
+                if layer.kernel_size[0] > 1:
+                    layer.weight -= layer.weight.mean((2, 3), keepdim=True)
+                hooks.append(layer.register_forward_hook(scale))
+        for parameter in stage.up.parameters():
+            nn.init.zeros_(parameter)
+    network(lr[:: -(-len(lr) // LAYER_TILES)])
+    for hook in hooks:
+        hook.remove()
+    for stage in network.stages:
+        for parameter in stage.blocks[-1].fuse[0].parameters():
+            parameter *= STAGE_END

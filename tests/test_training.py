@@ -23,6 +23,7 @@ from asnlsr.training import train
 from asnlsr.warmup import (
     far_apart,
     start_contrast,
+    start_stages,
     start_super_resolution,
     start_unmixing,
     whitening,
@@ -342,6 +343,29 @@ def test_start_of_contrast_is_the_bicubic_skip_blind_to_the_level():
         contrast = network.head(lr)
     assert flat.abs().max() < 1e-4
     assert torch.allclose(contrast.std((0, 2, 3)), torch.ones(96), atol=1e-3)
+
+
+def test_start_of_the_stages_is_the_bicubic_skip_in_layers_of_unit_variance():
+    torch.manual_seed(0)
+    network = build("rcam", bands=6)
+    level = torch.rand(3, 6, 1, 1)
+    lr = level + 0.02 * torch.rand(3, 6, 16, 16)  # far more level than detail, as in tiles
+    start_stages(network, lr)
+    seen = {}
+    for name, layer in network.stages[1].named_modules():
+        if isinstance(layer, torch.nn.Conv2d) and "gate" not in name:
+            layer.register_forward_hook(lambda _, __, y, name=name: seen.update({name: y.clone()}))
+    with torch.no_grad():
+        output = network(lr)
+        assert torch.equal(output.sr, build("bicubic", bands=6)(lr).sr)
+        end = seen.pop("blocks.3.fuse.0")
+        assert torch.allclose(end.std((0, 2, 3)), torch.full((6,), 0.1), atol=1e-3)
+        assert len(seen) == 1 + 4 * 4 * 2 + 3
+        for y in seen.values():
+            assert torch.allclose(y.std((0, 2, 3)), torch.ones(64), atol=1e-2)
+            assert y.mean((0, 2, 3)).abs().max() < 1e-2
+    for block in network.stages[0].blocks[:3]:  # a flat area gives nothing but its bias
+        assert block.fuse[0].weight.sum((2, 3)).abs().max() < 1e-4
 
 
 def test_endmembers_are_extremes_and_whitening_whitens():
