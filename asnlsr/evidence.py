@@ -167,9 +167,13 @@ def read_results(folder: Path) -> Results:
     return Results(runs=document["runs"], missing=document["missing"], **tables)
 
 
-def foreign_scenes(results: Results, scenes: Iterable[str]) -> list[str]:
-    """Return the names of scenes on which results were measured and which are not in `scenes`."""
-    return sorted(set(results.metrics.get("scene", pd.Series(dtype=str)).dropna()) - set(scenes))
+def check_scenes(folder: Path, results: Results, scenes: Iterable[str]) -> None:
+    """Raise `ValueError` if results in `folder` were tested on a scene that is not in `scenes`."""
+    if others := sorted(_tested(results) - set(scenes)):
+        raise ValueError(
+            f"{folder} holds results on other scenes ({', '.join(others)}): "
+            "give yours a name of their own (SCENES_NAME=mine) or delete that folder"
+        )
 
 
 def _tested(results: Results) -> set[str]:
@@ -192,12 +196,8 @@ def record(space: Workspace, wanted: Sequence[Planned], folder: Path, command: s
         If the recorded results were measured on other test scenes (protocol `blind`).
     """
     found, older = collect(space, wanted), read_results(folder)
-    tested = [_tested(results) for results in (found, older)]
-    if all(tested) and tested[0] != tested[1]:
-        raise ValueError(
-            f"{folder} holds results on other scenes ({', '.join(sorted(tested[1]))}): "
-            "give yours a name of their own (SCENES_NAME=mine) or delete that folder"
-        )
+    if tested := _tested(found):
+        check_scenes(folder, older, tested)
     results = found.merged(older)
     packed = {"method": "gzip", "mtime": 0}  # same results, same bytes
     for name in ("metrics", "history"):

@@ -42,13 +42,21 @@ def start_unmixing(network: Any, lr: Tensor) -> None:  # noqa: ANN401
                 taps = torch.randn_like(taps) @ whitening(pixels)
             layer.weight.zero_()
             layer.weight[:, :, middle, middle] = taps
-            y = layer(x)
-            std = y.std((0, 2, 3))
-            layer.weight /= std[:, None, None, None]
-            layer.bias[:] = (layer.bias - y.mean((0, 2, 3))) / std  # type: ignore[index]
+            standardise(layer, None, layer(x))
             first = False
         x = layer(x)
     network.encoder.layers[-1].bias += OPEN_RELU
+
+
+def standardise(layer: Any, _: object, y: Tensor) -> Tensor:  # noqa: ANN401
+    """Scale a convolution so that its outputs `y` (B, C, h, w) get mean 0 and variance 1.
+
+    As a forward hook, it also hands these outputs on.
+    """
+    std, mean = y.std((0, 2, 3)), y.mean((0, 2, 3))
+    layer.weight /= std[:, None, None, None]
+    layer.bias[:] = (layer.bias - mean) / std
+    return (y - mean[:, None, None]) / std[:, None, None]
 
 
 def far_apart(pixels: Tensor, count: int) -> Tensor:
@@ -134,20 +142,13 @@ def start_stages(network: Any, lr: Tensor) -> None:  # noqa: ANN401
     lr : Tensor, (n, C, h, w)
         Low-resolution training tiles, normalised log radiance.
     """
-
-    def scale(layer: Any, _: object, y: Tensor) -> Tensor:  # noqa: ANN401
-        std, mean = y.std((0, 2, 3)), y.mean((0, 2, 3))
-        layer.weight /= std[:, None, None, None]
-        layer.bias[:] = (layer.bias - mean) / std
-        return (y - mean[:, None, None]) / std[:, None, None]
-
     hooks = []
     for stage in network.stages:
         for name, layer in stage.named_modules():
             if isinstance(layer, nn.Conv2d) and "gate" not in name:
                 if layer.kernel_size[0] > 1:
                     layer.weight -= layer.weight.mean((2, 3), keepdim=True)
-                hooks.append(layer.register_forward_hook(scale))
+                hooks.append(layer.register_forward_hook(standardise))
         for parameter in stage.up.parameters():
             nn.init.zeros_(parameter)
     network(lr[:: -(-len(lr) // LAYER_TILES)])

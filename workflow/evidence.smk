@@ -4,7 +4,7 @@ The long computing may be cut short at any time and goes on with the next call. 
 in data/results is not computed again.
 """
 
-from asnlsr.evidence import SEEDS, foreign_scenes, plan, read_results
+from asnlsr.evidence import SEEDS, check_scenes, plan, read_results
 
 RESULTS = Path("data/results") / SPACE.root.name
 # The ablation is one of the networks, not of the data.
@@ -26,12 +26,7 @@ def turn(wildcards):
 def missing_runs(wildcards):
     """Return the files of what is not recorded; the records have to be of the same scenes."""
     if DATASET != "simulated":
-        names = [Path(header).stem for header in scene_headers()]
-        if others := foreign_scenes(RECORDED, names):
-            raise WorkflowError(
-                f"{RESULTS} holds results on other scenes ({', '.join(others)}): "
-                "give yours a name of their own (make evidence SCENES_NAME=mine) or delete that folder"
-            )
+        check_scenes(RESULTS, RECORDED, [Path(header).stem for header in scene_headers()])
     wanted = [run.name for run in PLAN if run.name not in RECORDED.runs]
     return [f"{SPACE.root}/runs/{name}/metrics.csv" for name in wanted]
 
