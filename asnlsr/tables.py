@@ -96,7 +96,7 @@ def _mark(pair: pd.DataFrame, best: bool) -> str:
 
 def formatted(table: pd.DataFrame, marks: pd.DataFrame | None = None) -> pd.DataFrame:
     """Text of a table from `results_table`: mean, ± spread of several seeds, mark of the best."""
-    digits = {"psnr": 2, "sam_deg": 2, "ergas": 2, "train_minutes": 1, "ms_per_tile": 0}
+    digits = {"psnr": 2, "sam_deg": 2, "ergas": 2, "train_minutes": 1, "ms_per_tile": 0, "rmse": 4}
     text = pd.DataFrame(index=range(len(table)))
     recipes = table.index.get_level_values("recipe")
     one_recipe = len(set(recipes)) == 1
@@ -143,7 +143,7 @@ _TEX = {"★": "star", "≈": "approx", "±": "pm", "↑": "uparrow", "↓": "do
 
 def latex(text: pd.DataFrame) -> str:
     """Return the LaTeX of a table of text; needs only the package booktabs."""
-    tex = text.to_latex(index=False, escape=True)
+    tex = text.to_latex(index=False, escape=True, na_rep="-")
     for sign, name in _TEX.items():
         tex = tex.replace(sign, f"$\\{name}$")
     return tex.replace("\N{NO-BREAK SPACE}", "~")
@@ -163,9 +163,10 @@ body.append(...[...body.rows].sort((p, q) => sign * order(cell(p), cell(q))));
 def sortable(text: pd.DataFrame, name: str) -> str:
     """Return HTML of a table that sorts by the clicked column, with links to CSV and LaTeX.
 
-    All of it is in the text: no script is loaded and nothing is asked of another host.
+    What is missing has a dash. All of it is in the text: no script is loaded and nothing is
+    asked of another host.
     """
-    html = text.to_html(index=False, border=0)
+    html = text.to_html(index=False, border=0, na_rep="-")
     html = html.replace("± ", "±\N{NO-BREAK SPACE}")
     html = html.replace("<table", f'<table title="click a heading to sort" onclick="{_SORT}"', 1)
     files = {"csv": text.to_csv(index=False), "tex": latex(text)}

@@ -26,6 +26,8 @@ def test_plan_has_ten_paired_seeds_in_both_recipes_and_protocols():
     assert runs["bandwise", "as-released", "published"] == 0  # no paper published one
     settings = Counter((run.model, run.setting) for run in plan(MODELS) if run.setting)
     assert settings["asnlsr", "by=tile"] == settings["snlsr-unmix", "by=tile"] == 5
+    # Is there an adversary to be seen where source tiles keep their light? As many pairs.
+    assert settings["asnlsr", "relight=0.0"] == settings["snlsr-unmix", "relight=0.0"] == 10
     assert settings["asnlsr", "skip=false"] == settings["snlsr-frozen", "steps=1000"] == 3
 
 

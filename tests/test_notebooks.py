@@ -919,7 +919,7 @@ def test_chapter_10_best_method(executed, scenes):
     else:
         pytest.skip("no real scenes are recorded")
     rows = rows.query("protocol == 'blind' and recipe == 'warm' and domain == 'swir2'")
-    for metric in ("psnr", "sam_deg", "ergas"):
+    for metric in ("psnr", "ssim", "sam_deg", "ergas"):
         means = rows[rows["metric"] == metric].groupby(["model", "seed"])["value"].mean()
         difference = (means["bandwise"] - means["asnlsr"]).dropna()
         shown = value[f"best_{scenes}_asnlsr_{metric}"]
@@ -1008,6 +1008,54 @@ def test_chapter_10_were_the_runs_long_enough(executed):
         low |= {f"{MODELS[m].label} ({name})" for m in below}
     assert set(value["rising"].split("; ")) == (rising or {"none"})
     assert set(value["stuck"].split("; ")) == (low or {"none"})
+
+
+def recorded_gain(model, against, setting="", other="", path="simulated-demo"):
+    """Mean difference of recorded target PSNR, protocol blind and recipe warm, on common seeds."""
+    rows = pd.read_csv(ROOT / f"data/results/{path}/metrics.csv.gz").fillna({"setting": ""})
+    rows = rows.query("protocol == 'blind' and recipe == 'warm' and metric == 'psnr'")
+    rows = rows[rows["domain"] == "swir2"]
+    means = rows.groupby(["model", "setting", "seed"])["value"].mean()
+    if (model, setting) not in means or (against, other) not in means:
+        return None
+    base = means[against, other]
+    gap = means[model, setting] - (base.iloc[0] if against in AT_ONCE else base)
+    return gap.dropna().mean(), len(gap.dropna())
+
+
+def test_chapter_10_what_else_explains_the_gain(executed):
+    if not shown_runs():
+        pytest.skip("nothing is recorded")
+    value = glued(executed["10"])
+    assert value["paper_step"] == pytest.approx(33.82 - 31.99)
+    for part, pair in {
+        "both": ("snlsr-unmix", "snlsr"),
+        "unmixed": ("snlsr-unmix", "snlsr", "relight=0.0"),
+        "light": ("snlsr-unmix", "snlsr-unmix", "", "relight=0.0"),
+    }.items():
+        found = recorded_gain(*pair)
+        if found:
+            words = f"{found[0]:+.2f} dB (simulated, n = {found[1]})"
+            assert value[f"target_{part}"].split("; ")[0] == words
+    mean, count = recorded_gain("asnlsr", "bicubic")
+    assert f"A-SNLSR {mean:+.2f} dB (simulated, n = {count})" in value["gains_explained"]
+    for key, setting in (("weak", ""), ("strong", "reversal=1.0")):
+        found = recorded_gain("asnlsr", "snlsr-unmix", setting)
+        shown = f"{found[0]:+.2f} ({found[1]})" if found else "not run"
+        assert value[f"{key}_gain"] == shown
+    found = recorded_gain("asnlsr", "snlsr-unmix", "relight=0.0", "relight=0.0")
+    said = value["adversary_plain"]
+    assert said.startswith(f"{found[0]:+.3f} dB ({found[1]} pairs; " if found else "not run")
+
+
+def test_chapter_10_peaks_are_the_range_of_the_test_set(executed):
+    value = glued(executed["10"])
+    test = json.loads(SMOKE.split("scene").read_text())["test"]
+    store = open_tiles(SMOKE.tiles("scene"), "swir2")
+    chosen = [n for n, name in enumerate(tile_ids(store)) if name in test]
+    radiance = store["hr"].values[chosen].astype(float)
+    z = np.log(radiance.clip(1e-4, 2) / 1e-4) / np.log(2 / 1e-4)
+    assert value["peak_this build_blind"] == pytest.approx(np.ptp(z), abs=1e-4)
 
 
 def test_chapter_10_says_what_it_shows(executed):
