@@ -1097,12 +1097,13 @@ def test_chapter_11_published_order(executed):
     assert printed["rmse"][best] == printed["rmse"].max()
 
 
-def test_chapter_11_choice_of_the_epoch(executed):
+@pytest.mark.parametrize("recipe", ["published", "warm"])
+def test_chapter_11_choice_of_the_epoch(executed, recipe):
     """Only recorded runs of protocol `as-released` give the number."""
-    said = glued(executed["11"])["choice"]
+    said = glued(executed["11"])[f"choice_{recipe}"]
     history = pd.read_csv(RECORDED / "history.csv.gz") if RECORDED.exists() else pd.DataFrame()
     if len(history):
-        history = history[history["run"].str.startswith("asnlsr-as-released-warm")]
+        history = history[history["run"].str.startswith(f"asnlsr-as-released-{recipe}")]
     if not len(history):
         assert said.startswith("not measured yet")
         return
@@ -1113,6 +1114,40 @@ def test_chapter_11_choice_of_the_epoch(executed):
     ssim, psnr = sum(leads) / len(leads)
     assert said.startswith(f"SSIM {ssim:+.4f} and PSNR {psnr:+.3f} dB")
     assert f"mean of {len(leads)} " in said
+
+
+def test_chapter_11_peak(executed):
+    """How many pixels carry the peak, counted in the tiles by other means."""
+    value = glued(executed["11"])
+    test = json.loads(SMOKE.split("scene").read_text())["test"]
+    store = open_tiles(SMOKE.tiles("scene"), "swir2")
+    radiance = store["hr"].values[[n for n, i in enumerate(tile_ids(store)) if i in test]]
+    z = np.log(radiance.astype(float).clip(1e-4, 2) / 1e-4) / np.log(2 / 1e-4)
+    brightest = np.sort(z.max(axis=1).ravel())
+    assert value["peak_all"] == len(brightest)
+    out = value["peak_pixels"]
+    assert out == pytest.approx(len(brightest) / 10_000, abs=1)
+    # Between the brightest that stays and the darkest that goes.
+    bounds = 20 * np.log10(np.ptp(z) / (brightest[[-out - 1, -out]] - z.min()))
+    assert bounds[1] - 1e-4 <= value["peak_moves"] <= bounds[0] + 1e-4
+
+
+def test_chapter_11_mixture(executed):
+    """The recorded means say which networks a mixture hides."""
+    if not shown_runs():
+        pytest.skip("nothing is recorded")
+    said = glued(executed["11"])["hidden"]
+    hidden = []
+    for folder in sorted((ROOT / "data/results").glob("*-demo"), reverse=True):
+        rows = pd.read_csv(folder / "metrics.csv.gz").query("metric == 'psnr'")
+        rows = rows[rows["setting"].isna() & (rows["protocol"] == "blind")]
+        rows = rows[rows["recipe"] == "warm"].groupby(["model", "domain", "seed"])["value"].mean()
+        means = rows.groupby(["model", "domain"]).mean().unstack()
+        gain = means - means.loc["bicubic"]
+        lost = gain[(gain["swir2"] < -0.05) & (gain.mean(axis=1) > 0)]
+        scenes = folder.name.removesuffix("-demo")
+        hidden += [f"{MODELS[model].label} on {scenes} scenes" for model in lost.index]
+    assert sorted(words.split(" (")[0] for words in said.split("; ")) == sorted(hidden or ["none"])
 
 
 def test_chapter_11_metrics(executed):
