@@ -789,17 +789,7 @@ def test_chapter_5_over_seeds(executed):
         smaller, larger = value["clear_changes"].split("; larger: ")
         assert smaller.startswith("smaller with the adversary: ")
         assert not set(smaller.split(": ")[1].split("; ")) & set(larger.split("; ")) - {"none"}
-    if not complete:
-        assert value["related_accuracy"].startswith("needs")
-    else:
-        history = pd.read_csv(RECORDED / "history.csv.gz").dropna(subset="domain_accuracy")
-        history = history[history["run"].str.match(r"asnlsr-blind-warm-s\d+$")]
-        ends = history.sort_values("step").groupby("run")["domain_accuracy"].last()
-        ends.index = [int(name[-1]) for name in ends.index]
-        pair = pd.concat([ends, seed_means("asnlsr")], axis=1).dropna().rank()
-        if len(pair) > 2:  # Spearman is Pearson of the ranks
-            rho = np.corrcoef(pair.to_numpy().T)[0, 1]
-            assert value["related_accuracy"].startswith(f"{rho:.2f} ({len(pair)} runs")
+    if complete:
         ceiling = value["at_ceiling"].split("; ")
         rows = shown_metrics().query(
             "recipe == 'warm' and protocol == 'blind' and domain == 'both'"
@@ -807,39 +797,83 @@ def test_chapter_5_over_seeds(executed):
         mean = rows[rows["metric"] == "pad_pixels"].groupby("model")["value"].mean()
         at_two = mean[["asnlsr", "snlsr-unmix"]].min() > 1.95
         assert ("A-distance, pixels" in ceiling) == at_two
-    for model, word in (("snlsr-unmix", "unaligned"), ("asnlsr", "aligned")):
-        count = int(seed_means(model).count()) if complete else 1
-        said = value[f"related_{word}"]
-        if count < 3:
-            assert said.startswith("needs")
-        elif count < 5:  # even in perfect order p is 2 / 4!, more than 0.05
-            assert f"{count} runs, too few" in said
-        elif count < 9:
-            reached = float(said.split("size of ")[1].split(" ")[0])
-            places = np.array(list(itertools.permutations(range(count))))
-            rho = 1 - 6 * ((places - np.arange(count)) ** 2).sum(1) / (count**3 - count)
-            # It is significant, and what lies next below is not.
-            rare = np.abs(rho) >= reached - 5e-4
-            assert rare.mean() <= 0.05
-            below = np.abs(rho)[~rare].max()
-            assert (np.abs(rho) >= below - 1e-9).mean() > 0.05
 
 
-def test_chapter_5_over_seeds_on_real_scenes(executed):
-    """Rank correlation of MMD and target PSNR: Pearson of the ranks of both."""
-    said = glued(executed["05"])["related_elsewhere"]
-    path = ROOT / "data/results/real-demo/metrics.csv.gz"
-    if not path.exists():
-        assert said == "not run"
+def test_chapter_5_relations(executed):
+    """Spearman is Pearson of the ranks, on every recorded set of scenes."""
+    value = glued(executed["05"])
+    names = {"snlsr-unmix": "unaligned", "asnlsr": "aligned"}
+    if not shown_runs():
+        assert value["related_count"] == 0
         return
-    rows = pd.read_csv(path).query("protocol == 'blind' and recipe == 'warm'")
-    for model, word in (("snlsr-unmix", "unaligned"), ("asnlsr", "aligned")):
-        own = rows[rows["model"] == model]
-        near = own[own["metric"] == "mmd_pixels"].groupby("seed")["value"].mean()
-        sharp = own[(own["metric"] == "psnr") & (own["domain"] == "swir2")]
-        pair = pd.concat([near, sharp.groupby("seed")["value"].mean()], axis=1).dropna().rank()
-        rho = np.corrcoef(pair.to_numpy().T)[0, 1]
-        assert f"{rho:.2f} (real scenes, {word}, {len(pair)} runs" in said
+    count, sure = 0, []
+    for folder in sorted((ROOT / "data/results").glob("*-demo")):
+        rows = pd.read_csv(folder / "metrics.csv.gz").query("protocol == 'blind'")
+        rows = rows[(rows["recipe"] == "warm") & rows["setting"].isna()]
+        history = pd.read_csv(folder / "history.csv.gz").dropna(subset="domain_accuracy")
+        history = history[history["run"].str.match(r"asnlsr-blind-warm-s\d+$")]
+        ends = history.sort_values("step").groupby("run")["domain_accuracy"].last()
+        ends.index = [int(name[-1]) for name in ends.index]
+        for model, word in names.items():
+            own = rows[rows["model"] == model]
+            near = own[own["metric"] == "mmd_pixels"].groupby("seed")["value"].mean()
+            sharp = own[(own["metric"] == "psnr") & (own["domain"] == "swir2")]
+            sharp = sharp.groupby("seed")["value"].mean()
+            for key, other in (("MMD", near), *([("acc", ends)] if model == "asnlsr" else [])):
+                pair = pd.concat([other, sharp], axis=1).dropna().rank()
+                if len(pair) < 3:
+                    continue
+                rho = np.corrcoef(pair.to_numpy().T)[0, 1]
+                full = f"{folder.name.removesuffix('-demo')}_{word}_{key}"
+                assert value[f"related_{full}"] == pytest.approx(rho, abs=1e-6)
+                count += 1
+                sure += [full] if abs(rho) >= value[f"needed_{full}"] else []
+    assert value["related_count"] == count
+    said = value["related_sure"]
+    assert said == "none" if not sure else len(said.split("; ")) == len(sure)
+
+
+def test_chapter_5_size_that_tells_a_relation_from_chance(executed):
+    """Two-sided p of a rank correlation of ten runs, over random orders."""
+    value = glued(executed["05"])
+    needed = {k: v for k, v in value.items() if k.startswith("needed_") and v == v}
+    if not needed:
+        pytest.skip("fewer than five runs of each network are recorded")
+    counts = {
+        key: len(seed_means("asnlsr" if "_aligned" in key else "snlsr-unmix"))
+        for key in needed
+        if key.startswith("needed_simulated")
+    }
+    for key, count in counts.items():
+        rng = np.random.default_rng(0)
+        places = rng.permuted(np.tile(np.arange(count), (200_000, 1)), axis=1)
+        rho = 1 - 6 * ((places - np.arange(count)) ** 2).sum(1) / (count**3 - count)
+        assert (np.abs(rho) >= needed[key] - 5e-4).mean() == pytest.approx(0.05, abs=0.004)
+
+
+def test_chapter_5_stronger_adversaries(executed):
+    """The closest pair is the one whose MMD of pixels falls most, by the recorded rows."""
+    if not shown_runs():
+        pytest.skip("nothing is recorded")
+    value = glued(executed["05"])
+    rows = pd.read_csv(RECORDED / "metrics.csv.gz").fillna({"setting": ""})
+    keys = ["protocol", "recipe", "setting", "model", "seed"]
+    near = rows[(rows["metric"] == "mmd_pixels")].groupby(keys)["value"].mean()
+    falls = {}
+    for (protocol, recipe, setting), part in near.groupby(level=[0, 1, 2]):
+        by_model = part.droplevel([0, 1, 2]).unstack("model")
+        plain = near.get((protocol, recipe, "", "snlsr-unmix"))
+        control = by_model.get("snlsr-unmix", plain) if "relight" in setting else plain
+        wanted = setting in ("", "relight=0.0") or setting.startswith("reversal")
+        if wanted and "asnlsr" in by_model and control is not None:
+            pair = pd.concat([control, by_model["asnlsr"]], axis=1).dropna()
+            falls[protocol, recipe, setting] = *pair.mean(), len(pair)
+    before, after, pairs = min(
+        (found for found in falls.values() if found[2]), key=lambda found: found[1] - found[0]
+    )
+    assert value["closest_from"] == pytest.approx(before, abs=1e-3)
+    assert value["closest_to"] == pytest.approx(after, abs=1e-3)
+    assert value["closest_pairs"] == pairs
 
 
 def test_chapter_10_adversary(executed):
