@@ -220,7 +220,7 @@ def table(
 
     try:
         rows = pd.read_csv(metrics)
-        rows[["model", "seed", "recipe", "domain", "metric", "value"]]
+        rows[["model", "seed", "protocol", "recipe", "domain", "metric", "value"]]
     except (ValueError, KeyError):
         raise ValueError(f"{metrics}: not a metrics file; make it with asnlsr evaluate") from None
     typer.echo(render(results_table(rows, domain), format_))

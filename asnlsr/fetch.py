@@ -151,7 +151,7 @@ def _obtain(
         part.unlink()
         raise
     part.replace(path)
-    for stale in path.parent.glob(f"{glob.escape(path.name)}.*.part"):  # of earlier versions
+    for stale in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}.part"):  # older
         stale.unlink()
     return checksum
 

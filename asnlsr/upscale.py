@@ -139,7 +139,8 @@ def _made(out: Path, identity: str) -> bool:
 def _part(out: Path, identity: str) -> Path:
     """Return the temporary name of the pixels; remove what calls of another identity left."""
     part = out.with_name(f".{out.stem}.{identity[:12]}.part")
-    for other in out.parent.glob(f".{glob.escape(out.stem)}.*.part"):
+    # So many digits and no more: of another output, `hr.2.hdr` beside `hr.hdr`, nothing is lost.
+    for other in out.parent.glob(f".{glob.escape(out.stem)}.{'[0-9a-f]' * 12}.part"):
         if other != part:
             other.unlink()
     return part

@@ -380,7 +380,10 @@ def test_evaluate_of_no_run(asnlsr, tiny_tiles, tiny_split, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("text", [None, "", "a,b\n1,2\n", '"unclosed'])
+NO_PROTOCOL = "model,seed,recipe,domain,metric,value\nbicubic,0,warm,swir2,psnr,30\n"
+
+
+@pytest.mark.parametrize("text", [None, "", "a,b\n1,2\n", '"unclosed', NO_PROTOCOL])
 def test_table_of_something_else(asnlsr, tmp_path, text):
     if text is not None:
         (tmp_path / "m.csv").write_text(text)

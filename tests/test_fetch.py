@@ -342,6 +342,17 @@ def test_cut_connection_is_resumed(share, url, out):
     assert_whole(out, radiance())
 
 
+def test_the_part_of_another_file_is_left_alone(share, url, out):
+    """That of `scene.img.hdr` is not one of `scene.img`; downloads run side by side."""
+    folder = out / "radiance"
+    folder.mkdir(parents=True)
+    old, other = (folder / f"scene.img{kind}.{'0' * 8}.part" for kind in ("", ".hdr"))
+    old.touch()
+    other.touch()
+    fetch(["radiance"], out, url)
+    assert (old.exists(), other.exists()) == (False, True)
+
+
 def test_next_call_goes_on(asnlsr, share, url, out):
     share.cuts = [1_000_000] + [0] * 5
     result = asnlsr("fetch", "radiance", "--out", out, "--url", url)

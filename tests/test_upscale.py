@@ -189,6 +189,15 @@ def test_killed_on_a_real_scene(shared, runs, tmp_path):
     assert files(tmp_path / "broken") == files(tmp_path / "unbroken")
 
 
+def test_only_what_it_left_itself_is_removed(runs, lr, tmp_path):
+    """`hr.hdr` and `hr.2.hdr` may be made at the same time."""
+    own, other = (tmp_path / f".{name}.{'0' * 12}.part" for name in ("hr", "hr.2"))
+    own.touch()
+    other.touch()
+    upscale(lr, runs / "bicubic", tmp_path / "hr.hdr", progress=False)
+    assert (own.exists(), other.exists()) == (False, True)
+
+
 def test_what_is_written_already_is_not_computed_again(runs, tall, unbroken, tmp_path, monkeypatch):
     row_bytes = 64 * 60 * 4
     firsts = []
