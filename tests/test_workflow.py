@@ -115,14 +115,14 @@ def test_protocol_as_released_has_its_own_tiles_and_split(clone):
 def test_evidence_plans_what_is_neither_made_nor_recorded(clone):
     """Seed 0 of the networks of the book is there; of it only the published recipe is not."""
     jobs = planned(clone, "evidence", seeds="1", models="bicubic snlsr-unmix")
-    # 2 protocols x 2 recipes of snlsr-unmix, 2 of bicubic, and 3 of the ablation; blind is made.
-    assert jobs["train"] == jobs["evaluate"] == 9 - 2
+    # 2 protocols x 2 recipes of snlsr-unmix, 2 of bicubic, and 4 of the ablation; blind is made.
+    assert jobs["train"] == jobs["evaluate"] == 10 - 2
     snakemake("results", cwd=clone)
     recorded = json.loads((clone / "data/results/simulated-smoke/runs.json").read_text())["runs"]
     assert "snlsr-unmix-blind-warm-s0" in recorded
     shutil.rmtree(clone / SMOKE / "runs")
     jobs = planned(clone, "evidence", seeds="1", models="bicubic snlsr-unmix")
-    assert jobs["train"] == jobs["evaluate"] == 9 - 2
+    assert jobs["train"] == jobs["evaluate"] == 10 - 2
 
 
 def test_evidence_on_scenes_of_a_reader_is_not_mixed_with_that_on_others(clone):
