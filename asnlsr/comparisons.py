@@ -66,6 +66,14 @@ def tile_gaps(rows: pd.DataFrame, metric: str, a: str, b: str) -> pd.DataFrame:
     return gap.groupby(["scene", "tile"]).mean().reset_index()
 
 
+def peak_of(rows: pd.DataFrame) -> float:
+    """Peak (largest less smallest z) of a target test set, from PSNR and RMSE of any tile in it."""
+    values = rows[(rows["domain"] == "swir2") & rows["tile"].notna()]
+    tile = values.pivot_table(index=["model", "seed", "tile"], columns="metric", values="value")
+    peaks = 10 ** (tile["psnr"] / 20) * tile["rmse"]
+    return float(peaks.dropna().iloc[0])
+
+
 def verdict(row: Mapping[str, Any]) -> tuple[str, str]:
     """Interval and judgement, in words, of a row of `compared`.
 

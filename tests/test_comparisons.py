@@ -8,6 +8,7 @@ from asnlsr.comparisons import (
     compared,
     courses,
     late_gain,
+    peak_of,
     seed_words,
     tile_gaps,
     verdict,
@@ -65,6 +66,14 @@ def test_gaps_of_tiles_average_common_seeds():
     gaps = tile_gaps(metrics, "psnr", "a", "b")
     assert gaps["tile"].tolist() == [tile for _, tile, _ in TILES]
     assert gaps["value"].tolist() == pytest.approx([2, 2, 2])
+
+
+def test_peak_follows_from_error_and_psnr():
+    """An error of a tenth of the peak is 20 dB."""
+    keys = {"model": "a", "seed": 0, "domain": "swir2", "tile": "park/0/0"}
+    values = {"psnr": 20.0, "rmse": 0.05}
+    found = peak_of(pd.DataFrame([keys | {"metric": m, "value": v} for m, v in values.items()]))
+    assert found == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(

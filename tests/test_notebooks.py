@@ -844,6 +844,7 @@ def test_chapter_5_size_that_tells_a_relation_from_chance(executed):
         for key in needed
         if key.startswith("needed_simulated")
     }
+    assert counts
     for key, count in counts.items():
         rng = np.random.default_rng(0)
         places = rng.permuted(np.tile(np.arange(count), (200_000, 1)), axis=1)
