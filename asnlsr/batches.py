@@ -33,6 +33,10 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
     source_lr, source_hr : Tensor, (n, C, h, w) and (n, C, r h, r w)
     target_lr : Tensor or None, (m, C, h, w)
         Low resolution only: this class never holds a target high-resolution value.
+    config : TrainingConfig
+        Steps, batch, crop (pixels of high resolution) and changes of the tiles.
+    seed : int
+        Of the order of tiles, crops, turns and light.
     mixed : bool
         As published: a batch is drawn from the union of both domains. Otherwise every batch has
         `config.batch` tiles of each, so that a network sees as many source tiles with the
@@ -177,10 +181,15 @@ class TileDataModule(LightningDataModule):
     split : Path
         JSON file of roles.
     config : TrainingConfig
+        As for `TrainingBatches`.
+    seed : int
+        As for `TrainingBatches`.
     protocol : str
         `blind` validates on source tiles; `as-released` on target tiles, with target truth.
     target : bool
         Whether low-resolution target tiles enter the training.
+    mixed : bool
+        As for `TrainingBatches`.
     half : bool
         Whether source tiles degraded by 2 do.
     oracle : bool

@@ -17,6 +17,7 @@ AT_ONCE = ("bicubic", "bicubic-centred", "back-projection", "richardson-lucy", "
 # Those, and networks without an encoder, which have no unmixing to warm up.
 SINGLE_IMAGE = (*AT_ONCE, "rcam", "esrt", "srformer", "bandwise", "bandwise-oracle")
 WARM_LR = {"rcam": 1e-4, "srformer": 2.5e-4}  # of recipe `warm`, chosen on source validation
+POSITIVE = ("steps", "crop", "batch", "log_every", "lr", "restarts")  # others may be 0
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def training_config(
     Raises
     ------
     ValueError
-        On an unknown preset, recipe or field, or a value of another type.
+        On an unknown preset, recipe or field, or a value that the field or the model cannot have.
     """
     sizes = preset(preset_name)
     if recipe not in RECIPES:
@@ -130,7 +131,14 @@ def training_config(
         kind = type(values[key])
         if type(value) is not kind and (kind, type(value)) != (float, int):
             raise ValueError(f"setting {key} needs a value of type {kind.__name__}, not {value!r}")
+        if isinstance(value, (int, float)) and not (value >= 0 and (value or key not in POSITIVE)):
+            least = "more than" if key in POSITIVE else "at least"
+            raise ValueError(f"setting {key}={value}: must be {least} 0")
         values[key] = kind(value)
+    if values["warmup_steps"] and single_image and model not in AT_ONCE:
+        raise ValueError(f"{model} has no unmixing to warm up: leave out warmup_steps")
+    if values["contrast"] and model not in WARM_LR:
+        raise ValueError(f"contrast is a start of {' and '.join(WARM_LR)}, not of {model}")
     if values["precision"] not in PRECISIONS:
         raise ValueError(f"precision {values['precision']!r}: choose {' or '.join(PRECISIONS)}")
     return TrainingConfig(**values)

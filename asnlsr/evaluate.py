@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from asnlsr.data import load_z, select
 from asnlsr.domains import DOMAINS
 from asnlsr.metrics import tile_metrics
 from asnlsr.models import spec
-from asnlsr.runs import load_run
+from asnlsr.runs import Run, load_run
 from asnlsr.splits import read_split
 
 KEYS = ["model", "seed", "preset", "protocol", "recipe", "domain", "scene", "tile"]
@@ -53,19 +55,31 @@ def evaluate(
     Raises
     ------
     FileNotFoundError, ValueError
-        If a folder holds no finished run, or the split names absent tiles.
+        If a folder holds no finished run, the split names absent tiles, or two runs have the same
+        `KEYS`: in a table they would be taken for tiles of one.
+
+    Warns
+    -----
+    UserWarning
+        If a run was trained with another split, whose training tiles may be among those tested.
     """
     roles = read_split(split, tiles)
     if role not in roles:
         raise ValueError(f"{split}: no role {role!r}; it has {', '.join(roles)}")
+    made_by = hashlib.sha256(Path(split).read_bytes()).hexdigest()
     truth = {}
     for domain in DOMAINS:
         store = select(tiles, domain, roles[role])
         truth[domain] = (load_z(store, "lr"), load_z(store, "hr"))
     rows: list[dict[str, Any]] = []
-    for run in tqdm(runs, unit="run", desc="evaluate", disable=not progress):
-        network, record = load_run(Path(run))
-        run_keys = {key: record[key] for key in KEYS[:5]}
+    for run, keys in tqdm(_distinct(runs), unit="run", desc="evaluate", disable=not progress):
+        network, record = load_run(run)
+        run_keys = dict(zip(KEYS, keys, strict=False))
+        if record.get("split_sha256", made_by) != made_by:
+            warnings.warn(
+                f"{run}: trained with another split than {split}, may know the tiles tested",
+                stacklevel=2,
+            )
         for domain, (lr, hr) in truth.items():
             start = time.perf_counter()
             sr = predict(network, lr)
@@ -82,6 +96,21 @@ def evaluate(
                 for m, value in domain_distances(source, target).items()
             ]
     return pd.DataFrame(rows, columns=[*KEYS, "metric", "value"])
+
+
+def _distinct(runs: Sequence[Path]) -> list[tuple[Path, tuple[Any, ...]]]:
+    """Return the folders of runs with what identifies them in a table, each once."""
+    seen: dict[tuple[Any, ...], Path] = {}
+    for run in map(Path, runs):
+        record = Run.read(run)
+        keys = tuple(record[key] for key in KEYS[:5])
+        if keys in seen:
+            raise ValueError(
+                f"{run}: the same model, seed, preset, protocol and recipe as {seen[keys]}; "
+                "evaluate runs that differ in a setting one by one, each into a file of its own"
+            )
+        seen[keys] = run
+    return [(run, keys) for keys, run in seen.items()]
 
 
 def _tile_rows(

@@ -24,7 +24,19 @@ COLLAPSED = 1e-3  # abundance_std below which the abundances are uniform and lea
 
 
 class SuperResolutionTraining(pl.LightningModule):
-    """Training of one network; `history` has a row per `config.log_every` steps."""
+    """Training of one network; `history` has a row per `config.log_every` steps.
+
+    Parameters
+    ----------
+    network : nn.Module
+        Trained in place.
+    model : ModelSpec
+        Its entry in the registry: what it unmixes, freezes and aligns.
+    config : TrainingConfig
+        Steps, rates and starts.
+    seed : int
+        Of dropout and of the bands of a step; not of the weights, which the network brings.
+    """
 
     def __init__(
         self, network: nn.Module, model: ModelSpec, config: TrainingConfig, seed: int

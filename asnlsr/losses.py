@@ -67,6 +67,7 @@ def mmd(source: Tensor, target: Tensor) -> Tensor:
     Parameters
     ----------
     source, target : Tensor, (n, K) and (m, K)
+        Of features that are all equal the discrepancy is 0.
 
     References
     ----------
@@ -75,7 +76,8 @@ def mmd(source: Tensor, target: Tensor) -> Tensor:
     joint, n, m = torch.cat([source, target]), len(source), len(target)
     squared = (joint[:, None] - joint).square().sum(2)
     with torch.no_grad():  # the kernel's width is a yardstick, no way to lower the loss
-        width = 2 * squared[squared > 0].median()
+        apart = squared[squared > 0]
+        width = 2 * apart.median() if len(apart) else 1.0
     kernel = torch.exp(-squared / width)
     within_source = (kernel[:n, :n].sum() - n) / (n * (n - 1))
     within_target = (kernel[n:, n:].sum() - m) / (m * (m - 1))
@@ -127,6 +129,7 @@ def training_losses(
         if align and output.abundances is not None:
             loss, weight = ALIGNMENTS[align]
             pixels = output.abundances.flatten(2)[:, :, ::ALIGN_EVERY].transpose(1, 2)  # (B, n, K)
-            domains = (pixels[batch["domain"] == domain].flatten(0, 1) for domain in (0, 1))
-            losses["loss_align"] = weight * loss(*domains)
+            domains = [pixels[batch["domain"] == domain].flatten(0, 1) for domain in (0, 1)]
+            if all(map(len, domains)):  # a batch of recipe `published` may lack one
+                losses["loss_align"] = weight * loss(*domains)
     return losses

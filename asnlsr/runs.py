@@ -9,6 +9,8 @@ import platform
 import re
 import resource
 import subprocess
+import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -65,11 +67,10 @@ class Run:
         }
 
     def finished(self) -> bool:
-        """Whether the folder holds this very run, complete; an outdated one is cleared."""
-        record = self.folder / "run.json"
-        if not record.exists():
+        """Whether the folder holds this very run, complete; raises as `read` if it is damaged."""
+        if not (self.folder / "run.json").exists():
             return False
-        past = json.loads(record.read_text())
+        past = self.read(self.folder)
         return (self.folder / "weights.safetensors").exists() and past | self.identity == past
 
     def begin(self) -> None:
@@ -94,7 +95,7 @@ class Run:
         record = self.identity | {
             "parameters": sum(p.numel() for p in network.parameters()),
             "minutes": seconds / 60,
-            "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+            "peak_memory_gb": _peak_memory(),
             "device": device,
             "python": platform.python_version(),
             "versions": {name: version(name) for name in ("asnlsr", "torch", "pytorch-lightning")},
@@ -118,11 +119,11 @@ class Run:
         path = Path(folder) / "run.json"
         if not path.exists():
             raise FileNotFoundError(f"{folder}: no finished run here (no run.json): train it first")
-        try:
+        with suppress(ValueError, AttributeError):
             record: dict[str, Any] = json.loads(path.read_text())
-        except ValueError:
-            raise ValueError(f"{path}: damaged; train the run again") from None
-        return record
+            if {"model", "config"} <= record.keys():
+                return record
+        raise ValueError(f"{path}: damaged; delete it and train the run again")
 
 
 def _code_hash() -> str:
@@ -137,6 +138,12 @@ def _tiles_hash(tiles: Path) -> str:
     """Hash of the recipe of both stores, which names the hashes of the source scenes."""
     recipes = [open_tiles(tiles, domain).attrs for domain in ("swir1", "swir2")]
     return hashlib.sha256(json.dumps(recipes, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _peak_memory() -> float:
+    """Most memory (GB) that this process has held so far, with whatever else it did."""
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _machine() -> str:

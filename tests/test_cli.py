@@ -333,6 +333,14 @@ def test_train_on_a_corrupt_split(asnlsr, tiny_tiles, tmp_path):
         ("asnlsr", ("--recipe", "cold"), ["'cold'", "warm"]),
         ("asnlsr", ("--set", "depth=3"), ["depth"]),
         ("asnlsr", ("--set", "steps=many"), ["steps"]),
+        *(
+            ("asnlsr", ("--set", f"{key}=0"), [f"{key}=0", "more than 0"])
+            for key in ("steps", "batch", "crop", "log_every", "lr", "restarts")
+        ),
+        ("asnlsr", ("--set", "relight=-1"), ["relight=-1", "at least 0"]),
+        ("asnlsr", ("--set", "lr_min=NaN"), ["lr_min", "at least 0"]),
+        ("esrt", ("--set", "warmup_steps=4"), ["warmup_steps", "esrt"]),
+        ("snlsr", ("--set", "contrast=true"), ["contrast", "rcam and srformer"]),
         ("asnlsr", ("--set", "halved=0.5"), ["halved", "bandwise"]),
         ("bandwise", ("--set", "neighbours=2"), ["neighbours=2", "7"]),
     ],
@@ -372,6 +380,23 @@ def test_best_is_a_method_without_target_truth(asnlsr, tiny_tiles, tiny_split, t
     assert code == 0
     record = json.loads((tmp_path / "run/run.json").read_text())
     assert record["model"] == "bandwise"
+
+
+def test_runs_that_a_table_could_not_tell_apart(asnlsr, tiny_tiles, tiny_split, tmp_path):
+    """They would be averaged as if they were the tiles of one run."""
+    for name, options in (("a", ()), ("b", ("--set", "steps=9"))):
+        run_train(asnlsr, tiny_tiles, tiny_split, tmp_path / name, "bicubic", *options)
+    files = ["--tiles", tiny_tiles, "--split", tiny_split, "--out", tmp_path / "m.csv"]
+    result = asnlsr("evaluate", tmp_path / "a", tmp_path / "b", *files)
+    assert_refused(result, str(tmp_path / "a"), str(tmp_path / "b"), "one by one")
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_damaged_run_is_named(asnlsr, tiny_tiles, tiny_split, tmp_path):
+    for text in ("{", "[]", "{}"):
+        (tmp_path / "run.json").write_text(text)
+        result = run_train(asnlsr, tiny_tiles, tiny_split, tmp_path, "bicubic")
+        assert_refused(result, "run.json", "damaged", "delete it")
 
 
 def test_evaluate_of_no_run(asnlsr, tiny_tiles, tiny_split, tmp_path):

@@ -93,6 +93,27 @@ def test_mmd_is_the_measured_one_and_descends():
     assert (closer.mean(0) - source.mean(0)).norm() < (target.mean(0) - source.mean(0)).norm()
 
 
+def test_equal_features_have_no_discrepancy():
+    """As abundances are that collapsed; there is no distance to take the kernel's width from."""
+    same = torch.full((6, 4), 0.25, requires_grad=True)
+    loss = mmd(same, same)
+    loss.backward()
+    assert loss.item() == 0
+    assert not same.grad.any()
+
+
+@pytest.mark.parametrize("align", ALIGNMENTS)
+@pytest.mark.parametrize("domain", [0, 1])
+def test_batch_of_one_domain_has_nothing_to_align(align, domain):
+    """As `published` may draw it."""
+    network, x = build("snlsr", bands=6), torch.rand(2, 6, 16, 16)
+    source = 2 * (1 - domain)
+    batch = {"lr": x, "hr": torch.rand(source, 6, 64, 64), "domain": torch.full((2,), domain)}
+    losses = training_losses(network(x, source), batch, align=align)
+    assert set(losses) == {"loss_unmix", "loss_sr"}
+    assert torch.stack(list(losses.values())).isfinite().all()
+
+
 @pytest.mark.parametrize("align", ALIGNMENTS)
 def test_alignment_loss_compares_domains_and_reaches_the_encoder(align):
     torch.manual_seed(0)

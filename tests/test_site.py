@@ -133,7 +133,8 @@ def test_run_times_leave_out_further_runs(tmp_path):
         ("jobs", ["train-asnlsr-blind-warm-s0", "train-asnlsr-blind-published-s0"]),
         ("jobs", ["train-asnlsr-blind-warm-s1", "train-asnlsr_skip=false-blind-warm-s0"]),
         ("jobs", ["evaluate-asnlsr-blind-published-s0", "train-snlsr-unmix-blind-published-s0"]),
-        ("jobs", ["train-asnlsr-as-released-warm-s0"]),
+        ("jobs", ["train-asnlsr-as-released-warm-s0", "train-snlsr-coral-blind-warm-s0"]),
+        ("jobs", ["prepare-zero"]),
         ("chapters", ["01_scenes"]),
     ):
         (tmp_path / folder).mkdir(exist_ok=True)

@@ -271,6 +271,14 @@ def test_evaluation_measures_both_domains_and_makes_a_table(run, finished, tiny_
     assert "\\begin{tabular}" in render(table, "latex")
 
 
+def test_evaluation_warns_of_a_split_that_is_not_the_run_s(
+    finished, tiny_tiles, tiny_split, tmp_path
+):
+    (tmp_path / "other.json").write_text(tiny_split.read_text() + "\n")
+    with pytest.warns(UserWarning, match=r"another split than .*other\.json"):
+        evaluate([finished], tiny_tiles, tmp_path / "other.json", progress=False)
+
+
 def test_history_and_evaluation_say_how_far_the_domains_are_apart(run, finished):
     """Only where a network unmixes target tiles; the last row belongs to the last weights."""
     history = pd.read_csv(finished / "history.csv")
@@ -438,4 +446,4 @@ def test_two_processes_train_as_one(tiny_tiles, tiny_split, tmp_path, model, rec
 
 def test_batch_that_does_not_divide_is_refused(run):
     with pytest.raises(ValueError, match="devices=3 must divide the batch of 2"):
-        run("esrt", devices=3)
+        run("esrt", overrides={"batch": 2}, devices=3)

@@ -1,8 +1,8 @@
 """Render the book: `build_site.py BUILD BENCHMARKS [REPOSITORY]` (called by the Snakefile).
 
 BUILD/src holds the executed chapters; the site is written to BUILD/_build/html. BENCHMARKS holds
-what the workflow measured of its steps. REPOSITORY is the web address of the book's source; with
-it the pages get links to edit them and to launch them, and the site a map.
+what the workflow measured of its steps. REPOSITORY is the address of the book's source on GitHub;
+with it the pages get links to edit them and to launch them, and the site a map.
 """
 
 import html
@@ -16,6 +16,8 @@ from typing import Any
 
 import pandas as pd
 import yaml
+
+from asnlsr.evidence import CONTROLS
 
 BOOK = Path("book")
 # Of MathJax only what formulas in TeX need: two thirds of the bundle that has everything.
@@ -67,7 +69,8 @@ def copy_sources(src: Path) -> None:
 def run_times(workflow: Path, chapters: Path) -> str:
     """Return what snakemake measured, in two folders: the sum, and a Markdown row per step."""
     # Further seeds, settings, protocols and recipes are not what `make` does, but for one run.
-    further = re.compile("_|-s[1-9]|released|(?<!train-asnlsr-blind-)published")
+    names = "|".join(CONTROLS)
+    further = re.compile(f"_|-s[1-9]|released|zero|{names}|(?<!train-asnlsr-blind-)published")
     steps = [path for path in workflow.glob("*.tsv") if not further.search(path.stem)]
     rows, minutes = [], 0.0
     for path in (*sorted(steps), *sorted(chapters.glob("*.tsv"))):
@@ -80,9 +83,9 @@ def run_times(workflow: Path, chapters: Path) -> str:
 
 
 def configuration(repository: str) -> dict[str, Any]:
-    """Return _config.yml, with links to a repository on a web host if it has one."""
+    """Return _config.yml, with links to a repository on GitHub if it is there."""
     config: dict[str, Any] = yaml.safe_load(Path("_config.yml").read_text())
-    if repository.startswith("https://"):
+    if repository.startswith("https://github.com/"):
         owner, name = repository.removesuffix(".git").rstrip("/").split("/")[-2:]
         config["repository"] = {"url": f"https://github.com/{owner}/{name}", "branch": "main"}
         config["repository"]["path_to_book"] = "book"
@@ -113,7 +116,7 @@ def mend(page: Path) -> None:
 def main(build: Path, benchmarks: Path, repository: str = "") -> None:
     """Build the site from nothing, so that no page of an earlier edition stays; warnings fail."""
     copy_sources(build / "src")
-    measured = f"Measured at preset `{build.name.removeprefix('real-')}`. "
+    measured = f"Measured at preset `{build.name.rpartition('-')[2]}`. "
     measured += run_times(benchmarks, build / "benchmarks")
     (build / "src/run_times.md").write_text(measured)
     shutil.rmtree(build / "_build", ignore_errors=True)
