@@ -17,6 +17,7 @@ AT_ONCE = ("bicubic", "bicubic-centred", "back-projection", "richardson-lucy", "
 # Those, and networks without an encoder, which have no unmixing to warm up.
 SINGLE_IMAGE = (*AT_ONCE, "rcam", "esrt", "srformer", "bandwise", "bandwise-oracle")
 WARM_LR = {"rcam": 1e-4, "srformer": 2.5e-4}  # of recipe `warm`, chosen on source validation
+SHARES = ("relight", "halved", "internal")  # at most 1
 POSITIVE = ("steps", "crop", "batch", "log_every", "lr", "restarts")  # others may be 0
 
 
@@ -135,6 +136,8 @@ def training_config(
             least = "more than" if key in POSITIVE else "at least"
             raise ValueError(f"setting {key}={value}: must be {least} 0")
         values[key] = kind(value)
+    if above := [key for key in SHARES if values[key] > 1]:
+        raise ValueError(f"setting {above[0]}={values[above[0]]}: a share is at most 1")
     if values["warmup_steps"] and single_image and model not in AT_ONCE:
         raise ValueError(f"{model} has no unmixing to warm up: leave out warmup_steps")
     if values["contrast"] and model not in WARM_LR:

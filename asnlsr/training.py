@@ -22,6 +22,8 @@ from asnlsr.learning import COLLAPSED, SuperResolutionTraining
 from asnlsr.models import build, spec
 from asnlsr.runs import Run
 
+LEAST_SIDE = 15  # low-resolution pixels, of the spatial attention (ESA) in SNLSR
+
 
 class _Progress(pl.Callback):
     """One bar for the whole run, on standard error."""
@@ -107,6 +109,9 @@ def train(
         target=model_spec.target, mixed=recipe == "published", half=model_spec.half,
         oracle=model_spec.oracle,
     )  # fmt: skip
+    least = (LEAST_SIDE if model_spec.unmixes else 1) * datamodule.batches.scale
+    if config.crop < least and not at_once:
+        raise ValueError(f"crop={config.crop}: {model} takes no image under {least} pixels a side")
     pl.seed_everything(seed, workers=True, verbose=False)
     settings = {name: getattr(config, name) for name in model_spec.settings}
     bands, scale = datamodule.val_lr.shape[1], datamodule.batches.scale

@@ -338,6 +338,9 @@ def test_train_on_a_corrupt_split(asnlsr, tiny_tiles, tmp_path):
             for key in ("steps", "batch", "crop", "log_every", "lr", "restarts")
         ),
         ("asnlsr", ("--set", "relight=-1"), ["relight=-1", "at least 0"]),
+        ("asnlsr", ("--set", "relight=2"), ["relight=2", "at most 1"]),
+        ("snlsr", ("--set", "crop=59"), ["crop=59", "60"]),
+        ("esrt", ("--set", "crop=3"), ["crop=3", "4"]),
         ("asnlsr", ("--set", "lr_min=NaN"), ["lr_min", "at least 0"]),
         ("esrt", ("--set", "warmup_steps=4"), ["warmup_steps", "esrt"]),
         ("snlsr", ("--set", "contrast=true"), ["contrast", "rcam and srformer"]),
