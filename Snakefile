@@ -80,9 +80,9 @@ def tiles_and_split(protocol, variant=""):
 
 
 def training_arguments(variant):
-    """Return what the command line calls `MODEL` or `MODEL_SETTING`."""
-    model, _, setting = variant.partition("_")
-    return f"{model} --set {setting}" if setting and setting != "by=tile" else model
+    """Return what the command line calls `MODEL` or `MODEL_SETTING_SETTING`."""
+    model, *settings = variant.split("_")
+    return " --set ".join([model, *(text for text in settings if text != "by=tile")])
 
 
 def border_of(by):
@@ -147,8 +147,8 @@ wildcard_constraints:
     protocol="|".join(PROTOCOLS),
     recipe="warm|published",
     seed=r"\d+",
-    # a model of the registry and, in the ablation, one setting: see asnlsr/evidence.py
-    variant=r"[a-z0-9-]+(_[a-z]+=[a-z0-9.]+)?",
+    # a model of the registry and, in the ablation, settings: see asnlsr/evidence.py
+    variant=r"[a-z0-9-]+(_[a-z]+=[a-z0-9.]+)*",
 
 
 rule all:

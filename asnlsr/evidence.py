@@ -24,7 +24,10 @@ ABLATION = {
     "snlsr-frozen": ("skip=false", "steps=1000"),  # else it gets fewer: see config
     "snlsr": ("skip=false",),
     "snlsr-unmix": ("skip=false", "relight=0.0", "by=tile"),
-    "asnlsr": ("skip=false", "reversal=0.1", "reversal=1.0", "relight=0.0", "by=tile"),
+    "asnlsr": (
+        *("skip=false", "reversal=0.1", "reversal=1.0", "relight=0.0", "by=tile"),
+        *("skip=false_reversal=0.1", "skip=false_reversal=1.0"),
+    ),
     "bicubic": ("by=tile",),
     "bandwise": (
         *("deblur=0", "neighbours=1", "neighbours=3"),
@@ -43,7 +46,7 @@ _KEPT = (
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of the evidence; `setting` is empty, a `--set` of training, or `by=tile`."""
+    """One run; `setting` is empty, `by=tile`, or one or more `--set` of training, joined by _."""
 
     model: str
     protocol: str

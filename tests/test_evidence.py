@@ -29,6 +29,9 @@ def test_plan_has_ten_paired_seeds_in_both_recipes_and_protocols():
     # Is there an adversary to be seen where source tiles keep their light? As many pairs.
     assert settings["asnlsr", "relight=0.0"] == settings["snlsr-unmix", "relight=0.0"] == 10
     assert settings["asnlsr", "skip=false"] == settings["snlsr-frozen", "steps=1000"] == 3
+    # The strength of the adversary crosses the skip.
+    for strength in ("reversal=0.1", "reversal=1.0"):
+        assert settings["asnlsr", strength] == settings["asnlsr", f"skip=false_{strength}"] == 3
 
 
 def test_plan_has_the_claims_first_then_goes_seed_by_seed_and_blind_before_as_released():

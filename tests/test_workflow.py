@@ -63,6 +63,12 @@ def test_edit_of_one_chapter_makes_that_chapter_and_the_site(clone):
     assert planned(clone, "build/smoke/src/02_tiles.ipynb") == {"chapter": 1}
 
 
+def test_settings_of_a_variant_reach_the_command_line(clone):
+    run = SMOKE / "runs/asnlsr_skip=false_reversal=1.0-blind-warm-s0/run.json"
+    text = snakemake("--dry-run", "--printshellcmds", str(run), cwd=clone)
+    assert " train asnlsr --set skip=false --set reversal=1.0 --tiles" in text
+
+
 def test_edit_of_a_page_of_prose_makes_only_the_site(clone):
     append(clone / "book/intro.md", "\nOne more sentence.\n")
     assert planned(clone) == {"site": 1}
