@@ -197,11 +197,18 @@ def record(space: Workspace, wanted: Sequence[Planned], folder: Path, command: s
     Raises
     ------
     ValueError
-        If the recorded results were measured on other test scenes (protocol `blind`).
+        If the recorded results were measured on other tiles or test scenes.
     """
     found, older = collect(space, wanted), read_results(folder)
     if tested := _tested(found):
         check_scenes(folder, older, tested)
+    runs = [*found.runs.values(), *older.runs.values()]
+    tiles = {(run["protocol"], run["tiles_sha256"]) for run in runs}
+    if len(tiles) > len(dict(tiles)):
+        raise ValueError(
+            f"{folder} and {space.root}/runs hold runs on different tiles, of other scenes or cut "
+            "otherwise: delete the older ones or give yours a name of their own (SCENES_NAME=mine)"
+        )
     results = found.merged(older)
     packed = {"method": "gzip", "mtime": 0}  # same results, same bytes
     for name in ("metrics", "history"):

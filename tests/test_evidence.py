@@ -136,6 +136,13 @@ def test_results_on_other_scenes_are_not_mixed(measured, tmp_path):
     with pytest.raises(ValueError, match=f"holds results on other scenes .*{min(tested)}"):
         check_scenes(folder, results, ["else"])
     before = (folder / "metrics.csv.gz").read_bytes()
+    # A scene more, and the same ones in the test.
+    identity, other = (metrics.parent / "run.json").read_text(), "0" * 64
+    tiles = json.loads(identity)["tiles_sha256"]
+    (metrics.parent / "run.json").write_text(identity.replace(tiles, other))
+    with pytest.raises(ValueError, match=r"hold runs on different tiles"):
+        record(space, wanted, folder, "x")
+    (metrics.parent / "run.json").write_text(identity)
     metrics.write_text(metrics.read_text().replace(min(tested), "elsewhere"))
     with pytest.raises(ValueError, match=f"holds results on other scenes .*{min(tested)}"):
         record(space, wanted, folder, "x")
