@@ -131,6 +131,29 @@ def test_evidence_plans_what_is_neither_made_nor_recorded(clone):
     assert jobs["train"] == jobs["evaluate"] == 10 - 2
 
 
+@pytest.mark.slow
+def test_chapters_open_without_recorded_results(clone, monkeypatch):
+    """In a clone of its own, whose package they import: it knows no other results."""
+    shutil.rmtree(clone / "data/results", ignore_errors=True)
+    monkeypatch.setenv("PYTHONPATH", str(clone))
+    which = "import asnlsr; print(asnlsr.__file__)"
+    for command in (
+        ["-c", which],
+        *(
+            ["workflow/run_chapter.py", f"book/{stem}.ipynb", f"{stem}.ipynb", "PRESET=smoke"]
+            for stem in ("05_domain_alignment", "10_results", "11_what_the_table_measures")
+        ),
+    ):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=clone, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr[-8000:]
+        if which in command:
+            assert done.stdout.strip() == str(clone / "asnlsr/__init__.py")
+    # The number of recorded runs that are missing, as the page has it.
+    assert "\"'all'\"" in (clone / "10_results.ipynb").read_text()
+
+
 def test_evidence_on_scenes_of_a_reader_is_not_mixed_with_that_on_others(clone):
     config = {"seeds": "1", "models": "bicubic", "dataset": "mine"}
     scenes = clone / SMOKE / "scenes"
