@@ -21,7 +21,7 @@ app = typer.Typer(
 
 Tiles = Annotated[Path, typer.Option(help="Folder made by prepare.")]
 SplitFile = Annotated[Path, typer.Option(help="JSON made by split.")]
-Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same result.", min=0, max=2**32 - 1)]
 
 
 @app.callback(invoke_without_command=True)
@@ -241,7 +241,7 @@ def main() -> None:
     except Exception as error:
         if not hasattr(error, "format_message"):  # what Typer makes of wrong arguments has it
             raise
-        message = f"{error.format_message()} See asnlsr --help."
+        message = f"{error.format_message().rstrip('.')}. See asnlsr --help."
     sys.stderr.write("asnlsr: " + " ".join(message.split()) + "\n")
     sys.exit(2)
 

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import EISDIR
 from pathlib import Path
 
 
@@ -40,7 +41,15 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that becomes the file ``path`` when the block ends without error."""
+    """Yield a temporary path that becomes the file ``path`` when the block ends without error.
+
+    Raises
+    ------
+    IsADirectoryError
+        If ``path`` is a folder.
+    """
+    if path.is_dir():
+        raise IsADirectoryError(EISDIR, "is a folder; choose the name of a file", str(path))
     with scratch(path) as temporary:
         yield temporary
         temporary.replace(path)

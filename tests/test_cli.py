@@ -402,6 +402,20 @@ def test_damaged_run_is_named(asnlsr, tiny_tiles, tiny_split, tmp_path):
         assert_refused(result, "run.json", "damaged", "delete it")
 
 
+def test_folder_where_a_file_is_to_be_written(asnlsr, tiny_tiles, tiny_split, tmp_path):
+    (tmp_path / "run").mkdir()
+    result = asnlsr("split", tiny_tiles, "--out", tmp_path / "run")
+    assert_refused(result, str(tmp_path / "run"), "is a folder")
+    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seed_that_no_generator_takes(asnlsr, tmp_path, seed):
+    result = asnlsr("simulate", "--out", tmp_path / "scenes", "--seed", seed)
+    assert_refused(result, "--seed")
+    assert not (tmp_path / "scenes").exists()
+
+
 def test_evaluate_of_no_run(asnlsr, tiny_tiles, tiny_split, tmp_path):
     files = ["--tiles", tiny_tiles, "--split", tiny_split, "--out", tmp_path / "m.csv"]
     assert_refused(asnlsr("evaluate", tmp_path / "none", *files), "none")
