@@ -6,14 +6,16 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from asnlsr.config import AT_ONCE
 from asnlsr.evidence import Results
 from asnlsr.metrics import METRICS
-from asnlsr.statistics import FEWEST, paired_difference
+from asnlsr.statistics import FEWEST, paired_difference, scene_interval
 from asnlsr.tables import ORACLES, seed_table
 
+FEWEST_SCENES = 3  # resampled two have three outcomes
 SETTLING = 6  # pairs: with fewer, p of a sign-flip test cannot be below 0.05
 
 
@@ -39,8 +41,8 @@ def compared(
     Returns
     -------
     dict
-        `metric` (its label), `mean` and `pairs`, and from `FEWEST` pairs on also `low`, `high`
-        and `p` of `paired_difference`. Empty if no seed is common.
+        `metric` (its label), `mean`, `median` and `pairs`, and from `FEWEST` pairs on also `low`,
+        `high` and `p` of `paired_difference`. Empty if no seed is common.
     """
     table = seed_table(rows, metric)
     columns = [(model, "warm" if model in AT_ONCE else recipe) for model in (a, b)]
@@ -49,11 +51,14 @@ def compared(
         return {}
     left, right = pair.to_numpy().T
     row = {"metric": METRICS[metric][0], "mean": (left - right).mean(), "pairs": len(pair)}
+    row |= {"median": np.median(left - right)}
     return row | (vars(paired_difference(left, right)) if len(pair) >= FEWEST else {})
 
 
 def tile_gaps(rows: pd.DataFrame, metric: str, a: str, b: str) -> pd.DataFrame:
     """Model a less model b for every target tile, mean over the seeds that both have.
+
+    A method that takes no training steps has one value for all seeds.
 
     Returns
     -------
@@ -62,8 +67,27 @@ def tile_gaps(rows: pd.DataFrame, metric: str, a: str, b: str) -> pd.DataFrame:
     """
     rows = rows[(rows["domain"] == "swir2") & (rows["metric"] == metric)]
     each = rows.pivot_table(index=["scene", "tile", "seed"], columns="model", values="value")
+    for model in {a, b} & set(AT_ONCE):
+        each[model] = each.groupby(["scene", "tile"])[model].transform("first")
     gap = (each[a] - each[b]).dropna().rename("value")
     return gap.groupby(["scene", "tile"]).mean().reset_index()
+
+
+def over_scenes(rows: pd.DataFrame, metric: str, a: str, b: str) -> dict[str, Any]:
+    """Model a less model b with scenes as the independent unit.
+
+    Returns
+    -------
+    dict
+        `scenes +`, in how many scenes the mean difference is positive, and from `FEWEST_SCENES`
+        scenes on `scenes low` and `scenes high` of `statistics.scene_interval`.
+    """
+    gap = tile_gaps(rows, metric, a, b)
+    means = gap.groupby("scene")["value"].mean()
+    found: dict[str, Any] = {"scenes +": f"{(means > 0).sum()} of {len(means)}"}
+    if len(means) >= FEWEST_SCENES:
+        found["scenes low"], found["scenes high"] = scene_interval(gap)
+    return found
 
 
 def peak_of(rows: pd.DataFrame) -> float:

@@ -116,7 +116,8 @@ def compare_all(
     table : DataFrame, (seeds, models)
         A metric; NaN where a model has not been run.
     pairs : iterable of (str, str), optional
-        The pairs that are asked about, by default all; p is corrected for their number.
+        The pairs that are asked about, by default all; p is corrected for their number, also
+        for those that the table cannot answer yet.
 
     Returns
     -------
@@ -124,10 +125,12 @@ def compare_all(
         Columns `a`, `b` and those of `Difference` (of a - b), `p_holm`.
     """
     rows = []
-    for a, b in combinations(table, 2) if pairs is None else pairs:
+    asked = list(combinations(table, 2) if pairs is None else pairs)
+    for a, b in asked:
         both = table[[a, b]].dropna() if {a, b} <= set(table) else table[:0]
         if len(both) > 1:
             rows.append({"a": a, "b": b} | vars(paired_difference(both[a], both[b], seed)))
     names = ["a", "b", *(field.name for field in fields(Difference))]
     found = pd.DataFrame(rows, columns=names)
-    return found.assign(p_holm=holm(found["p"]))
+    unanswered = [1.0] * (len(asked) - len(found))
+    return found.assign(p_holm=holm([*found["p"], *unanswered])[: len(found)])

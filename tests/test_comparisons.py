@@ -8,6 +8,7 @@ from asnlsr.comparisons import (
     compared,
     courses,
     late_gain,
+    over_scenes,
     peak_of,
     seed_words,
     tile_gaps,
@@ -37,6 +38,9 @@ def test_a_difference_is_taken_on_common_seeds_only():
     metrics = table(*(rows("a", s, 30 + s) for s in range(6)), *(rows("b", s, 30) for s in (1, 3)))
     found = compared(metrics, "psnr", "a", "b")
     assert (found["mean"], found["pairs"]) == (pytest.approx(2), 2)  # (1 + 3) / 2
+    more = table(*(rows("c", s, 30 + (9 if s == 2 else 0)) for s in range(3)))
+    found_more = compared(pd.concat([metrics, more]), "psnr", "c", "a")
+    assert (found_more["mean"], found_more["median"]) == pytest.approx((2, 0))  # 0, -1 and 7
     assert "p" not in found
     assert found["metric"] == "PSNR (dB)"
     assert compared(metrics, "psnr", "a", "absent") == {}
@@ -66,6 +70,23 @@ def test_gaps_of_tiles_average_common_seeds():
     gaps = tile_gaps(metrics, "psnr", "a", "b")
     assert gaps["tile"].tolist() == [tile for _, tile, _ in TILES]
     assert gaps["value"].tolist() == pytest.approx([2, 2, 2])
+
+
+def test_gaps_to_a_method_without_chance_are_those_of_every_seed():
+    metrics = table(rows("bicubic", 0, 30), rows("a", 0, 31), rows("a", 1, 33))
+    gaps = tile_gaps(metrics, "psnr", "a", "bicubic")
+    assert gaps["value"].tolist() == pytest.approx([2, 2, 2])
+
+
+def test_few_scenes_have_a_count_and_no_interval():
+    metrics = table(rows("a", 0, 31), rows("b", 0, 30))
+    metrics.loc[(metrics["model"] == "a") & (metrics["scene"] == "street"), "value"] -= 5
+    assert over_scenes(metrics, "psnr", "a", "b") == {"scenes +": "1 of 2"}
+    third = metrics[metrics["scene"] == "park"].assign(scene="lake", tile="lake/0/0")
+    found = over_scenes(pd.concat([metrics, third]), "psnr", "a", "b")
+    assert found["scenes +"] == "2 of 3"
+    # Of 27 draws of three scenes one is street alone (-4) and eight are without it (+1).
+    assert (found["scenes low"], found["scenes high"]) == pytest.approx((-4, 1))
 
 
 def test_peak_follows_from_error_and_psnr():
