@@ -111,7 +111,9 @@ def open_scene(hdr: Path) -> Scene:
     code = str(header.get("data type", ""))
     if code not in _DTYPE_CODES:
         raise ValueError(f"{hdr}: data type {code!r} is not a real number type of ENVI")
-    order = ">" if str(header.get("byte order", "0")) == "1" else "<"
+    order = {"0": "<", "1": ">"}.get(named := str(header.get("byte order", "0")))
+    if order is None:
+        raise ValueError(f"{hdr}: byte order {named!r} is neither 0 (little) nor 1 (big endian)")
     img = _find_pixels(hdr)
     dtype = np.dtype(order + _DTYPE_CODES[code])
     expected = start + rows * cols * channels * dtype.itemsize

@@ -135,6 +135,10 @@ DAMAGE = {
     "rows in words": (lambda hdr: edit(hdr, "lines = 64", "lines = many"), ["lines = many"]),
     "no bands": (lambda hdr: drop(hdr, "bands"), ["s.hdr", "bands"]),
     "complex": (lambda hdr: edit(hdr, "data type = 4", "data type = 6"), ["s.hdr", "data type"]),
+    "byte order": (
+        lambda hdr: edit(hdr, "byte order = 0", "byte order = 7"),
+        ["s.hdr", "byte order '7'"],
+    ),
     "interleave": (lambda hdr: edit(hdr, "= bip", "= bap"), ["s.hdr", "interleave 'bap'"]),
     "no wavelengths": (lambda hdr: drop(hdr, "wavelength"), ["s.hdr", "no wavelength"]),
     "too few wavelengths": (lambda hdr: edit(hdr, "{ 1000 , ", "{ "), ["s.hdr", "151"]),
