@@ -217,6 +217,8 @@ class TileDataModule(LightningDataModule):
         super().__init__()
         roles = read_split(split, tiles)
         domain, role = ("swir2", "target_train") if oracle else ("swir1", "source_train")
+        if empty := [needed for needed in (role, "val") if not roles[needed]]:
+            raise ValueError(f"{split}: no tile has the role {empty[0]}")
         source = select(tiles, domain, roles[role])
         val = select(tiles, domain if protocol == "blind" else "swir2", roles["val"])
         if config.crop > source.sizes["y"]:

@@ -76,8 +76,9 @@ class SceneBands:
         finite = np.isfinite(radiance)
         if not (finite | ~self._used).all():
             raise ValueError(
-                f"{self.scene.img}: {self._count_nan()} values in usable channels are NaN or "
-                "infinite; mark their channels in bbl or mend the file"
+                f"{self.scene.img}: {self._count_nan()} values in usable channels are NaN, "
+                "infinite or the header's data ignore value; mark their channels in bbl or mend "
+                "the file"
             )
         self.clipped += int(np.count_nonzero((radiance < 0) & self._used))
         return np.where(finite, np.maximum(radiance, 0), np.float32(0))

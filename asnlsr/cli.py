@@ -3,12 +3,17 @@
 import errno
 import json
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from asnlsr import __version__
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # The verbs import what they call themselves, so that --help does not wait for torch.
 app = typer.Typer(
@@ -104,8 +109,9 @@ def split(
     seed: Seed = 0,
 ) -> None:
     """Give every tile a role: source_train, target_train, val or test."""
-    from asnlsr.splits import make_split, write_split
+    from asnlsr.splits import make_split, read_split, write_split
 
+    _ours(out, ".json", read_split)
     roles = make_split(tiles, by, seed)
     write_split(roles, out)
     typer.echo(", ".join(f"{len(ids)} {role}" for role, ids in roles.items()), err=True)
@@ -118,7 +124,9 @@ def train(
     model: Annotated[str, typer.Argument(help="bicubic, snlsr, ... or asnlsr; best is bandwise.")],
     tiles: Tiles,
     split: SplitFile,
-    out: Annotated[Path, typer.Option(help="Run folder; an unfinished run in it is resumed.")],
+    out: Annotated[
+        Path, typer.Option(help="Run folder; the same run, unfinished, is resumed; no other goes.")
+    ],
     preset: Annotated[str, typer.Option(help="smoke, demo or paper.")] = "demo",
     protocol: Annotated[str, typer.Option(help="blind or as-released.")] = "blind",
     recipe: Annotated[str, typer.Option(help="warm or published.")] = "warm",
@@ -165,6 +173,7 @@ def evaluate(
     from asnlsr.evaluate import evaluate
     from asnlsr.files import replacing
 
+    _ours(out, ".csv", _read_metrics)
     metrics = evaluate(runs, tiles, split, role)
     with replacing(out) as temporary:
         metrics.to_csv(temporary, index=False)
@@ -214,28 +223,55 @@ def table(
     format_: Annotated[str, typer.Option("--format", help="md, csv or latex.")] = "md",
 ) -> None:
     """Print the results table."""
-    import pandas as pd
-
     from asnlsr.tables import render, results_table
 
+    typer.echo(render(results_table(_read_metrics(metrics), domain), format_))
+
+
+def _read_metrics(path: Path) -> "pd.DataFrame":
+    """Read a file made by evaluate."""
+    import pandas as pd
+
     try:
-        rows = pd.read_csv(metrics)
-        rows[["model", "seed", "protocol", "recipe", "domain", "metric", "value"]]
+        rows = pd.read_csv(path)
+        rows["value"] = pd.to_numeric(rows["value"])
+        rows[["model", "seed", "protocol", "recipe", "domain", "metric"]]
     except (ValueError, KeyError):
-        raise ValueError(f"{metrics}: not a metrics file; make it with asnlsr evaluate") from None
-    typer.echo(render(results_table(rows, domain), format_))
+        raise ValueError(f"{path}: not a metrics file; make it with asnlsr evaluate") from None
+    return rows
+
+
+def _ours(out: Path, suffix: str, read: Callable[[Path], object]) -> None:
+    """Refuse a file to write that is not of the kind, or not one to replace: `read` says so."""
+    if out.suffix != suffix:
+        raise ValueError(f"{out}: the name of the output must end in {suffix}")
+    if out.is_file():
+        try:
+            read(out)
+        except ValueError:
+            raise ValueError(f"{out}: is something else; choose another --out") from None
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(f"asnlsr: warning: {message}", file=sys.stderr)  # not into the middle of a bar
 
 
 def main() -> None:
     """Run the command line; unusable input ends in one line and exit code 2."""
     try:
-        sys.exit(app(standalone_mode=False))
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn  # type: ignore[assignment]
+            sys.exit(app(standalone_mode=False))
     except (ValueError, OSError) as error:
         message = str(error)
         if isinstance(error, OSError) and error.filename is not None:
             message = f"{error.filename}: {error.strerror}"
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             message += "; free some space or choose another --out"
+    except MemoryError as error:
+        message = f"not enough memory ({error}); choose smaller sizes"
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -66,6 +66,8 @@ def evaluate(
     roles = read_split(split, tiles)
     if role not in roles:
         raise ValueError(f"{split}: no role {role!r}; it has {', '.join(roles)}")
+    if not roles[role]:
+        raise ValueError(f"{split}: no tile has the role {role}")
     made_by = hashlib.sha256(Path(split).read_bytes()).hexdigest()
     truth = {}
     for domain in DOMAINS:
@@ -75,6 +77,12 @@ def evaluate(
     for run, keys in tqdm(_distinct(runs), unit="run", desc="evaluate", disable=not progress):
         network, record = load_run(run)
         run_keys = dict(zip(KEYS, keys, strict=False))
+        lr, hr = truth["swir1"]
+        if record["scale"] * lr.shape[-1] != hr.shape[-1]:
+            raise ValueError(
+                f"{run}: enlarges by {record['scale']}, the tiles of {tiles} "
+                f"are for {hr.shape[-1] // lr.shape[-1]}"
+            )
         if record.get("split_sha256", made_by) != made_by:
             warnings.warn(
                 f"{run}: trained with another split than {split}, may know the tiles tested",

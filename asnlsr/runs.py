@@ -28,6 +28,8 @@ from asnlsr.models import build, spec
 from asnlsr.tiles import open_tiles
 from asnlsr.workflow import ROOT, sources
 
+_ASKED = ("model", "seed", "preset", "protocol", "recipe")
+
 
 @dataclass(frozen=True)
 class Run:
@@ -67,15 +69,33 @@ class Run:
         }
 
     def finished(self) -> bool:
-        """Whether the folder holds this very run, complete; raises as `read` if it is damaged."""
+        """Whether the folder holds this very run, complete.
+
+        Raises
+        ------
+        ValueError
+            If it holds a run that was asked for otherwise or is damaged, or something else.
+        """
         if not (self.folder / "run.json").exists():
+            there = {path.name for path in self.folder.glob("[!.]*")}
+            if there and not there & {"begun.json", "weights.safetensors"}:
+                raise ValueError(f"{self.folder}: no run but {min(there)}; choose another --out")
             return False
         past = self.read(self.folder)
+        config = past["config"]  # of an older version it may know fewer settings
+        other = [key for key in _ASKED if past.get(key) != self.identity[key]]
+        other += [k for k, v in self.identity["config"].items() if config.get(k, v) != v]
+        if other:
+            raise ValueError(
+                f"{self.folder}: holds a finished run with another {other[0]} ({past['model']}, "
+                f"seed {past.get('seed')}); remove it or choose another --out"
+            )
         return (self.folder / "weights.safetensors").exists() and past | self.identity == past
 
     def begin(self) -> None:
-        """Make the folder ready; drop the checkpoint of a run with another identity."""
+        """Make the folder ready; drop what a run of other code or tiles has left there."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "run.json").unlink(missing_ok=True)
         begun = self.folder / "begun.json"
         identity = json.dumps(self.identity, indent=1)
         if not begun.exists() or begun.read_text() != identity:
@@ -182,6 +202,9 @@ def load_run(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     weights = Path(folder) / "weights.safetensors"
     try:
         network.load_state_dict(load_file(weights))
-    except (RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{weights}: do not fit {record['model']}: {error}") from error
+    except (FileNotFoundError, SafetensorError):
+        raise ValueError(f"{weights}: missing or damaged; train the run again") from None
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()[:120]
+        raise ValueError(f"{weights}: do not fit {record['model']}: {first}") from None
     return network.eval(), record

@@ -34,6 +34,7 @@ class Scene:
     usable: NDArray[np.bool_]  # (channels,), False where the bad-band list bbl holds 0
     gain: NDArray[np.float32]  # (channels,); radiance = stored * gain + offset
     offset: NDArray[np.float32]
+    ignored: float | None  # stored value that means no data
     interleave: str
     dtype: np.dtype[Any]
     start: int  # byte of the first pixel
@@ -60,7 +61,7 @@ class Scene:
         Returns
         -------
         ndarray of float32, shape (r1 - r0, cols, channels)
-            Radiance; for BIL and BSQ files a transposed view.
+            Radiance, NaN where there is no data; for BIL and BSQ files a transposed view.
         """
         rows, cols, channels = r1 - r0, self.cols, self.channels
         with self.img.open("rb") as file:
@@ -77,7 +78,11 @@ class Scene:
                 stored = np.empty(shape, self.dtype)
                 file.seek(self.start + r0 * cols * channels * self.dtype.itemsize)
                 file.readinto(stored.data)
-        radiance = stored.transpose(_AXES[self.interleave]).astype(np.float32, copy=False)
+        stored = stored.transpose(_AXES[self.interleave])
+        radiance = stored.astype(np.float32, copy=False)
+        if self.ignored is not None:
+            exact = self.dtype.type(self.ignored) if self.dtype.kind == "f" else self.ignored
+            radiance = np.where(stored == exact, np.float32(np.nan), radiance)
         if (self.gain != 1).any():
             radiance = radiance * self.gain
         if self.offset.any():
@@ -132,6 +137,7 @@ def open_scene(hdr: Path) -> Scene:
         usable=_numbers(hdr, header, "bbl", channels, default=1) != 0,
         gain=_numbers(hdr, header, "data gain values", channels, default=1).astype(np.float32),
         offset=_numbers(hdr, header, "data offset values", channels, default=0).astype(np.float32),
+        ignored=_ignored(hdr, header),
         interleave=interleave,
         dtype=dtype,
         start=start,
@@ -145,7 +151,11 @@ def _read_header(hdr: Path) -> dict[str, Any]:
     try:
         header: dict[str, Any] = envi.read_envi_header(str(hdr))
     except (envi.EnviException, ValueError, IndexError) as error:
-        raise ValueError(f"{hdr}: not an ENVI header; give the .hdr of the scene") from error
+        with hdr.open("rb") as file:
+            begins = b"ENVI" in file.read(7)  # after the mark with which some UTF-8 begins
+        reason = "damaged ENVI header, or not plain UTF-8: save it as UTF-8 without BOM"
+        reason = reason if begins else "not an ENVI header; give the .hdr of the scene"
+        raise ValueError(f"{hdr}: {reason}") from error
     return header
 
 
@@ -162,6 +172,15 @@ def _integer(hdr: Path, header: dict[str, Any], key: str) -> int:
         if (value := int(text)) >= (key != "header offset"):
             return value
     raise ValueError(f"{hdr}: {key} = {text} is not a usable number; mend the header")
+
+
+def _ignored(hdr: Path, header: dict[str, Any]) -> float | None:
+    text = str(header.get("data ignore value", "nan"))
+    try:
+        value = float(text)
+    except ValueError:
+        raise ValueError(f"{hdr}: data ignore value {text!r} is not a number") from None
+    return None if np.isnan(value) else value
 
 
 def _numbers(

@@ -25,6 +25,7 @@ from asnlsr.scenes import open_scene
 
 logger = logging.getLogger(__name__)
 
+LEAST = 16  # pixels of a tile: the window of SSIM is 11 wide
 _REACH = SIZE // 2  # the kernel reaches no further out of a tile, whatever the scale
 _DIMS = {"hr": ("y", "x"), "lr": ("y_lr", "x_lr"), "lr_x2": ("y_x2", "x_x2")}
 
@@ -38,10 +39,11 @@ class _Recipe:
     def __post_init__(self) -> None:
         if self.border not in ("scene", "zero"):
             raise ValueError(f"border {self.border!r} is neither 'scene' nor 'zero'")
-        if not 2 <= self.scale <= SIZE or self.tile < 1 or self.tile % self.scale or self.tile % 2:
+        fits = 2 <= self.scale <= SIZE and self.tile % self.scale == self.tile % 2 == 0
+        if not fits or self.tile < LEAST:
             raise ValueError(
                 f"tile {self.tile} with scale {self.scale}: scale must be 2 to {SIZE}, "
-                "tile even and a multiple of it"
+                f"tile even, a multiple of it and at least {LEAST}"
             )
 
 

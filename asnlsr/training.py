@@ -84,13 +84,14 @@ def train(
     Returns
     -------
     Path
-        `out`. A finished run of the same configuration, tiles and code returns at once.
+        `out`. A finished run of the same configuration, tiles and code returns at once; one of
+        other tiles or code is made again.
 
     Raises
     ------
     ValueError
-        On an unknown name, a split or crop that does not fit the tiles, or a batch that does not
-        divide among the devices.
+        On an unknown name, a split or crop that does not fit the tiles, a batch that does not
+        divide among the devices, or an `out` that holds another run or no run.
     """
     model_spec, at_once = spec(model), model in AT_ONCE
     if protocol not in PROTOCOLS:

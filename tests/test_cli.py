@@ -135,6 +135,14 @@ DAMAGE = {
     "rows in words": (lambda hdr: edit(hdr, "lines = 64", "lines = many"), ["lines = many"]),
     "no bands": (lambda hdr: drop(hdr, "bands"), ["s.hdr", "bands"]),
     "complex": (lambda hdr: edit(hdr, "data type = 4", "data type = 6"), ["s.hdr", "data type"]),
+    "encoding": (
+        lambda hdr: hdr.write_bytes(hdr.read_bytes().replace(b"radiance,", b"20 \xb0C,")),
+        ["s.hdr", "UTF-8"],
+    ),
+    "ignore value": (
+        lambda hdr: edit(hdr, "byte order = 0", "byte order = 0\ndata ignore value = none"),
+        ["s.hdr", "data ignore value 'none'"],
+    ),
     "byte order": (
         lambda hdr: edit(hdr, "byte order = 0", "byte order = 7"),
         ["s.hdr", "byte order '7'"],
@@ -406,11 +414,74 @@ def test_damaged_run_is_named(asnlsr, tiny_tiles, tiny_split, tmp_path):
         assert_refused(result, "run.json", "damaged", "delete it")
 
 
+def test_nothing_but_its_own_kind_is_written_over(asnlsr, tiny_tiles, tiny_split, tmp_path):
+    run, split = tmp_path / "run", tmp_path / "split.json"
+    shutil.copy(tiny_split, split)
+    run_train(asnlsr, tiny_tiles, split, run, "linear")
+    files = ["--tiles", tiny_tiles, "--split", split, "--out"]
+    scene = tmp_path / "scene.img"
+    scene.write_bytes(b"pixels")
+    kept = {path: path.read_bytes() for path in [*run.iterdir(), split, scene]}
+    for out in (split, scene, run / "run.json", run / "history.csv"):
+        assert_refused(asnlsr("evaluate", run, *files, out), str(out))
+    for out in (scene, run / "run.json", run / "history.csv"):
+        assert_refused(asnlsr("split", tiny_tiles, "--out", out), str(out))
+    for model, options in (("bicubic", ()), ("linear", ("--seed", 1))):
+        assert_refused(run_train(asnlsr, tiny_tiles, split, run, model, *options), "remove it")
+    assert {path: path.read_bytes() for path in kept} == kept
+    for _ in range(2):  # its own, again
+        assert asnlsr("evaluate", run, *files, tmp_path / "m.csv")[0] == 0
+        assert asnlsr("split", tiny_tiles, "--out", tmp_path / "s.json")[0] == 0
+
+
+def test_run_among_scenes_is_refused(asnlsr, tiny_scenes, tiny_tiles, tiny_split):
+    for folder in (tiny_scenes[0].parent, tiny_tiles):
+        before = sorted(folder.iterdir())
+        result = run_train(asnlsr, tiny_tiles, tiny_split, folder, "bicubic")
+        assert_refused(result, str(folder), "no run but")
+        assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("role", ["source_train", "val"])
+def test_role_without_tiles(asnlsr, tiny_tiles, tiny_split, tmp_path, role):
+    split = json.loads(tiny_split.read_text()) | {role: []}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    result = run_train(asnlsr, tiny_tiles, tmp_path / "split.json", tmp_path / "run", "linear")
+    assert_refused(result, "split.json", role)
+
+
+def test_evaluation_that_cannot_be(asnlsr, tiny_scenes, tiny_tiles, tiny_split, tmp_path):
+    """No tile to test, or tiles of another scale; and a warning is one line too."""
+    assert run_train(asnlsr, tiny_tiles, tiny_split, tmp_path / "run", "bicubic")[0] == 0
+    split = json.loads(tiny_split.read_text()) | {"test": []}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    files = ["--split", tmp_path / "split.json", "--out", tmp_path / "m.csv"]
+    result = asnlsr("evaluate", tmp_path / "run", "--tiles", tiny_tiles, *files)
+    assert_refused(result, "split.json", "test")
+    sizes = ["--tile", 64, "--scale", 2]
+    assert asnlsr("prepare", *tiny_scenes, "--out", tmp_path / "t", *sizes)[0] == 0
+    files = ["--split", tiny_split, "--out", tmp_path / "m.csv"]
+    result = asnlsr("evaluate", tmp_path / "run", "--tiles", tmp_path / "t", *files)
+    assert_refused(result, "enlarges by 4", "for 2")
+    (tmp_path / "split.json").write_text(tiny_split.read_text() + "\n")
+    files = ["--split", tmp_path / "split.json", "--out", tmp_path / "m.csv"]
+    code, _, err = asnlsr("evaluate", tmp_path / "run", "--tiles", tiny_tiles, *files)
+    assert code == 0
+    (line,) = [line for line in err.splitlines() if "another split" in line]
+    assert "asnlsr: warning: " in line
+
+
+def test_size_that_no_memory_holds(asnlsr, tmp_path):
+    result = asnlsr("simulate", "--out", tmp_path / "s", "--size", "10000000x10000000")
+    assert_refused(result, "memory", "smaller")
+
+
 def test_folder_where_a_file_is_to_be_written(asnlsr, tiny_tiles, tiny_split, tmp_path):
     (tmp_path / "run").mkdir()
-    result = asnlsr("split", tiny_tiles, "--out", tmp_path / "run")
-    assert_refused(result, str(tmp_path / "run"), "is a folder")
-    assert list(tmp_path.iterdir()) == [tmp_path / "run"]
+    (tmp_path / "run").rename(tmp_path / "run.json")
+    result = asnlsr("split", tiny_tiles, "--out", tmp_path / "run.json")
+    assert_refused(result, str(tmp_path / "run.json"), "is a folder")
+    assert list(tmp_path.iterdir()) == [tmp_path / "run.json"]
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
@@ -429,7 +500,10 @@ def test_evaluate_of_no_run(asnlsr, tiny_tiles, tiny_split, tmp_path):
 NO_PROTOCOL = "model,seed,recipe,domain,metric,value\nbicubic,0,warm,swir2,psnr,30\n"
 
 
-@pytest.mark.parametrize("text", [None, "", "a,b\n1,2\n", '"unclosed', NO_PROTOCOL])
+TEXT = "model,seed,protocol,recipe,domain,metric,value\nbicubic,0,blind,warm,swir2,psnr,foo\n"
+
+
+@pytest.mark.parametrize("text", [None, "", "a,b\n1,2\n", '"unclosed', NO_PROTOCOL, TEXT])
 def test_table_of_something_else(asnlsr, tmp_path, text):
     if text is not None:
         (tmp_path / "m.csv").write_text(text)

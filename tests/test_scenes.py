@@ -102,6 +102,21 @@ def test_scene_larger_than_memory_opens_at_once(tmp_path):
     assert scene.read_rows(580899, 580900).max() == 0
 
 
+@pytest.mark.parametrize(("code", "value"), [(4, -9999.0), (12, 65535), (2, -9999)])
+def test_ignored_values_are_no_radiance(tmp_path, code, value):
+    """A gain does not change what is stored; a value that the type cannot hold marks nothing."""
+    values = np.ones((2, 3, 4))
+    values[1, 2, 3] = value
+    fields = {"data_ignore_value": value, "data_gain_values": "{0.5, 0.5, 0.5, 0.5}"}
+    scene = open_scene(write_by_hand(tmp_path / "s.hdr", values, code=code, **fields))
+    radiance = scene.read_rows(0, 2)
+    assert np.argwhere(np.isnan(radiance)).tolist() == [[1, 2, 3]]
+    assert np.nanmax(radiance) == 0.5
+    text = scene.hdr.read_text().replace(f"value = {value}", "value = 1e9")
+    scene.hdr.write_text(text)
+    assert np.isfinite(open_scene(scene.hdr).read_rows(0, 2)).all()
+
+
 def test_real_scenes_are_calibrated(shared):
     for hdr in sorted((shared / "data/aviris").glob("*.hdr")):
         scene = open_scene(hdr)

@@ -181,7 +181,7 @@ def test_killed_run_resumes_to_the_same_weights(tiny_tiles, tiny_split, tmp_path
     pd.testing.assert_frame_equal(*histories, check_exact=True)
 
 
-def test_finished_run_returns_at_once_and_another_replaces_it(
+def test_finished_run_returns_at_once_and_is_made_again_by_other_code_alone(
     run, finished, tiny_tiles, tiny_split, monkeypatch
 ):
     written = (finished / "run.json").stat().st_mtime_ns
@@ -194,7 +194,11 @@ def test_finished_run_returns_at_once_and_another_replaces_it(
         return (finished / "run.json").stat().st_mtime_ns
 
     assert again(0) == written
-    assert again(1) > written
+    with pytest.raises(ValueError, match=r"another seed \(asnlsr, seed 0\); remove it"):
+        again(1)
+    with monkeypatch.context() as patch:
+        patch.setattr("asnlsr.runs._code_hash", lambda: "0" * 64)
+        assert again(0) > written
     again(0)
 
 
