@@ -24,6 +24,8 @@ MODELS = config.get(
 ).split()
 if not re.fullmatch(r"[a-z0-9_]+", DATASET):  # it becomes a part of paths
     raise WorkflowError(f"dataset {DATASET!r}: use small letters, digits and _ only")
+if DATASET == "simulated" and config.get("scenes_dir"):
+    raise WorkflowError("SCENES_NAME=simulated is the name of the book's own scenes: choose another")
 SIZES = preset(PRESET)
 SEED = 0
 

@@ -270,6 +270,8 @@ def main() -> None:
             message = f"{error.filename}: {error.strerror}"
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             message += "; free some space or choose another --out"
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            message += "; a folder is needed here, so choose another --out"
     except MemoryError as error:
         message = f"not enough memory ({error}); choose smaller sizes"
     except KeyboardInterrupt:

@@ -16,6 +16,7 @@ from asnlsr.statistics import FEWEST, paired_difference, scene_interval
 from asnlsr.tables import ORACLES, seed_table
 
 FEWEST_SCENES = 3  # resampled two have three outcomes
+FALL = 1.0  # dB of validation PSNR; a run that falls by more has lost what it had learned
 SETTLING = 6  # pairs: with fewer, p of a sign-flip test cannot be below 0.05
 
 
@@ -56,21 +57,20 @@ def compared(
 
 
 def tile_gaps(rows: pd.DataFrame, metric: str, a: str, b: str) -> pd.DataFrame:
-    """Model a less model b for every target tile, mean over the seeds that both have.
+    """Model a less model b for every target tile and every seed that both have.
 
     A method that takes no training steps has one value for all seeds.
 
     Returns
     -------
     DataFrame
-        Columns `scene`, `tile`, `value`, as `statistics.scene_interval` takes it.
+        Columns `scene`, `tile`, `seed`, `value`, as `statistics.scene_interval` takes it.
     """
     rows = rows[(rows["domain"] == "swir2") & (rows["metric"] == metric)]
     each = rows.pivot_table(index=["scene", "tile", "seed"], columns="model", values="value")
     for model in {a, b} & set(AT_ONCE):
         each[model] = each.groupby(["scene", "tile"])[model].transform("first")
-    gap = (each[a] - each[b]).dropna().rename("value")
-    return gap.groupby(["scene", "tile"]).mean().reset_index()
+    return (each[a] - each[b]).dropna().rename("value").reset_index()
 
 
 def over_scenes(rows: pd.DataFrame, metric: str, a: str, b: str) -> dict[str, Any]:
@@ -131,6 +131,13 @@ def courses(results: Results) -> pd.DataFrame:
     named = named[["run", "model", "protocol", "recipe", "seed"]]
     rows = results.history[results.history["setting"] == ""].merge(named, on="run")
     return rows[~rows["model"].isin(ORACLES)]
+
+
+def fallen(results: Results) -> list[str]:
+    """Names of runs whose validation PSNR once fell by more than `FALL` below its best so far."""
+    curves = courses(results).dropna(subset="val_psnr").groupby("run")["val_psnr"]
+    falls = curves.apply(lambda curve: (curve.cummax() - curve).max())
+    return sorted(falls.index[falls > FALL])
 
 
 def late_gain(curve: pd.Series) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,9 +133,11 @@ def training_config(
         kind = type(values[key])
         if type(value) is not kind and (kind, type(value)) != (float, int):
             raise ValueError(f"setting {key} needs a value of type {kind.__name__}, not {value!r}")
-        if isinstance(value, (int, float)) and not (value >= 0 and (value or key not in POSITIVE)):
+        if isinstance(value, (int, float)) and not (
+            0 <= value < math.inf and (value or key not in POSITIVE)
+        ):
             least = "more than" if key in POSITIVE else "at least"
-            raise ValueError(f"setting {key}={value}: must be {least} 0")
+            raise ValueError(f"setting {key}={value}: must be finite and {least} 0")
         values[key] = kind(value)
     if above := [key for key in SHARES if values[key] > 1]:
         raise ValueError(f"setting {above[0]}={values[above[0]]}: a share is at most 1")

@@ -37,11 +37,14 @@ def degrade_scene(hdr: Path, out: Path, scale: int = 4, progress: bool = True) -
     Raises
     ------
     FileNotFoundError, ValueError
-        If the scene or an argument cannot be used; the message names it.
+        If the scene or an argument cannot be used, or ``out`` is a scene that was not degraded
+        here; the message names it.
     """
     bands = SceneBands(open_scene(hdr))
     scene, out = bands.scene, Path(out)
     check_output(scene, out)
+    if out.exists() and "degraded by" not in open_scene(out).header:
+        raise ValueError(f"{out}: is another scene; choose another --out")
     if not 2 <= scale <= SIZE:
         raise ValueError(f"scale {scale}: must be 2 to {SIZE}")
     if min(scene.rows, scene.cols) < scale:

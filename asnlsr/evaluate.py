@@ -19,7 +19,7 @@ from asnlsr.data import load_z, select
 from asnlsr.domains import DOMAINS
 from asnlsr.metrics import tile_metrics
 from asnlsr.models import spec
-from asnlsr.runs import Run, load_run
+from asnlsr.runs import Run, load_run, tiles_hash
 from asnlsr.splits import read_split
 
 KEYS = ["model", "seed", "preset", "protocol", "recipe", "domain", "scene", "tile"]
@@ -61,14 +61,23 @@ def evaluate(
     Warns
     -----
     UserWarning
-        If a run was trained with another split, whose training tiles may be among those tested.
+        If a run was trained with another split or on other tiles, and so may know those tested;
+        if the split itself gives them to the training too.
     """
     roles = read_split(split, tiles)
     if role not in roles:
         raise ValueError(f"{split}: no role {role!r}; it has {', '.join(roles)}")
     if not roles[role]:
         raise ValueError(f"{split}: no tile has the role {role}")
-    made_by = hashlib.sha256(Path(split).read_bytes()).hexdigest()
+    if known := set(roles[role]) & {*roles["source_train"], *roles["target_train"]}:
+        warnings.warn(f"{split}: {len(known)} tiles of {role} are for training too", stacklevel=2)
+    here = {  # what the run was trained with: key, and what to call it
+        "split_sha256": (
+            hashlib.sha256(Path(split).read_bytes()).hexdigest(),
+            f"split than {split}",
+        ),
+        "tiles_sha256": (tiles_hash(tiles), f"set of tiles than {tiles}"),
+    }
     truth = {}
     for domain in DOMAINS:
         store = select(tiles, domain, roles[role])
@@ -83,10 +92,9 @@ def evaluate(
                 f"{run}: enlarges by {record['scale']}, the tiles of {tiles} "
                 f"are for {hr.shape[-1] // lr.shape[-1]}"
             )
-        if record.get("split_sha256", made_by) != made_by:
+        if other := [name for key, (made, name) in here.items() if record.get(key, made) != made]:
             warnings.warn(
-                f"{run}: trained with another split than {split}, may know the tiles tested",
-                stacklevel=2,
+                f"{run}: trained with another {other[0]}, may know the tiles tested", stacklevel=2
             )
         for domain, (lr, hr) in truth.items():
             start = time.perf_counter()

@@ -63,7 +63,7 @@ class Run:
             "config": asdict(self.config),
             "bands": store.sizes["band"],
             "scale": store.sizes["y"] // store.sizes["y_lr"],
-            "tiles_sha256": _tiles_hash(self.tiles),
+            "tiles_sha256": tiles_hash(self.tiles),
             "split_sha256": hashlib.sha256(self.split.read_bytes()).hexdigest(),
             "code_sha256": _code_hash(),
         }
@@ -154,8 +154,8 @@ def _code_hash() -> str:
     return digest.hexdigest()
 
 
-def _tiles_hash(tiles: Path) -> str:
-    """Hash of the recipe of both stores, which names the hashes of the source scenes."""
+def tiles_hash(tiles: Path) -> str:
+    """Return the hash of the recipes of both stores, which name the hashes of the scenes."""
     recipes = [open_tiles(tiles, domain).attrs for domain in ("swir1", "swir2")]
     return hashlib.sha256(json.dumps(recipes, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -209,7 +209,13 @@ def _wavelengths(hdr: Path, header: dict[str, Any], channels: int) -> NDArray[np
         )
     if (np.diff(values) <= 0).any():
         raise ValueError(f"{hdr}: wavelengths do not increase; sort the channels")
-    return values * _NM_PER_UNIT[unit]
+    values = values * _NM_PER_UNIT[unit]
+    if values[0] < 100 or values[-1] > 1e5:
+        raise ValueError(
+            f"{hdr}: wavelengths of {values[0]:g} to {values[-1]:g} nm are none of an optical "
+            f"sensor; mend wavelength units ({unit})"
+        )
+    return values
 
 
 def write_scene(

@@ -103,26 +103,32 @@ def simulate(
     Raises
     ------
     ValueError
-        If there would be no scene, or one too small to hold the geometry.
+        If there would be no scene, or one too small to hold the geometry, or if ``out`` holds
+        scenes of another call.
     """
     if scenes < 1:
         raise ValueError(f"scenes is {scenes}: ask for at least one")
     if min(size) < 32:
         raise ValueError(f"size is {size[0]}x{size[1]}: at least 32 rows and 32 columns are needed")
+    kinds = [KINDS[number % len(KINDS)] for number in range(scenes)]
+    headers = [out / f"{kind}-{number}.hdr" for number, kind in enumerate(kinds)]
+    description = f"seed {seed}; radiance, W m-2 sr-1 nm-1"
+    for there in out.glob("*.hdr"):
+        if there not in headers or description not in there.read_text(errors="replace"):
+            raise ValueError(f"{there}: a scene of another call; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    headers = []
-    for number in tqdm(range(scenes), desc="simulate", unit="scene", disable=not progress):
-        kind = KINDS[number % len(KINDS)]
+    pairs = list(zip(kinds, headers, strict=True))
+    for number, (kind, header) in enumerate(
+        tqdm(pairs, desc="simulate", unit="scene", disable=not progress)
+    ):
         rng = np.random.default_rng([seed, number])
         weights, endmembers = mix((park if kind == "park" else buildings)(rng, size))
-        header = out / f"{kind}-{number}.hdr"
         blocks = expose(rng, weights, endmembers)
         write_scene(
             header,
             blocks,
             (*size, WAVELENGTH_NM.size),
             WAVELENGTH_NM,
-            description=f"simulated {kind}, seed {seed}; radiance, W m-2 sr-1 nm-1",
+            description=f"simulated {kind}, {description}",
         )
-        headers.append(header)
     return headers

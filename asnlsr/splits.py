@@ -1,6 +1,7 @@
 """Which tile plays which role: random thirds, or whole scenes."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,11 @@ def read_split(path: Path, tiles: Path | None = None) -> Split:
         If the file is missing.
     ValueError
         If it is not a split, or names tiles that the store does not hold.
+
+    Warns
+    -----
+    UserWarning
+        If the store holds tiles without a role, as after `prepare` with smaller tiles.
     """
     path = Path(path)
     if not path.is_file():
@@ -123,6 +129,12 @@ def read_split(path: Path, tiles: Path | None = None) -> Split:
         raise ValueError(
             f"{path}: {len(absent)} of its tiles, such as {absent[0]}, are not in {tiles}; "
             "make the split again for these tiles"
+        )
+    if spare := set(ids).difference(*split.values()):
+        warnings.warn(
+            f"{path}: gives no role to {len(spare)} of {len(ids)} tiles in {tiles}; "
+            "if they were prepared anew, make the split again",
+            stacklevel=2,
         )
     return split
 

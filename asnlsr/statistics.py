@@ -69,24 +69,28 @@ def _bca(d: NDArray[np.float64], seed: int) -> tuple[float, float]:
 def scene_interval(tiles: pd.DataFrame, seed: int = 0) -> tuple[float, float]:
     """95 % percentile interval of a mean over tiles when scenes are the independent unit.
 
-    Scenes are drawn with replacement, then tiles within each drawn scene.
+    Scenes are drawn with replacement, then tiles within each drawn scene; and seeds, the same
+    for all tiles, where there are any.
 
     Parameters
     ----------
     tiles : DataFrame
-        Columns `scene`, `tile`, `value`, a row per tile (already averaged over seeds).
+        Columns `scene`, `tile`, `value` and, where a tile has a row per seed, `seed`.
 
     References
     ----------
     Davison & Hinkley 1997, Bootstrap Methods and their Application, section 3.8.
     """
     rng = np.random.default_rng(seed)
-    scenes = [group.to_numpy(dtype=float) for _, group in tiles.groupby("scene")["value"]]
+    tiles = tiles if "seed" in tiles else tiles.assign(seed=0)
+    table = tiles.pivot(index=["scene", "tile"], columns="seed", values="value")
+    scenes = [group.to_numpy(dtype=float) for _, group in table.groupby(level="scene")]
+    seeds = table.shape[1]
     means = np.empty(SCENE_RESAMPLES)
     for n in range(SCENE_RESAMPLES):
         drawn = [scenes[k] for k in rng.integers(len(scenes), size=len(scenes))]
         parts = [values[rng.integers(len(values), size=len(values))] for values in drawn]
-        means[n] = np.concatenate(parts).mean()
+        means[n] = np.concatenate(parts)[:, rng.integers(seeds, size=seeds)].mean()
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 

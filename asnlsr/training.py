@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import math
 import sys
 import time
@@ -162,6 +163,7 @@ def _fit(
 ) -> None:
     run.begin()
     keep_freed_memory()
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # no tips
     # the name without a version counter makes every writing replace the one before
     keep = ModelCheckpoint(run.folder, filename="last", enable_version_counter=False)
     with warnings.catch_warnings():

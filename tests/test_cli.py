@@ -159,6 +159,10 @@ DAMAGE = {
         lambda hdr: edit(hdr, "{ 1000 , 1010 ,", "{ 1000 , 1000 ,"),
         ["s.hdr", "do not increase"],
     ),
+    "units of other wavelengths": (
+        lambda hdr: edit(hdr, "= Nanometers", "= Micrometers"),
+        ["s.hdr", "1e+06", "micrometers"],
+    ),
     "wavenumbers": (lambda hdr: edit(hdr, "= Nanometers", "= Wavenumber"), ["wavenumber"]),
     "no units": (lambda hdr: drop(hdr, "wavelength units"), ["s.hdr", "units"]),
 }
@@ -354,6 +358,7 @@ def test_train_on_a_corrupt_split(asnlsr, tiny_tiles, tmp_path):
         ("snlsr", ("--set", "crop=59"), ["crop=59", "60"]),
         ("esrt", ("--set", "crop=3"), ["crop=3", "4"]),
         ("asnlsr", ("--set", "lr_min=NaN"), ["lr_min", "at least 0"]),
+        ("asnlsr", ("--set", "lr=Infinity"), ["lr=inf", "finite"]),
         ("esrt", ("--set", "warmup_steps=4"), ["warmup_steps", "esrt"]),
         ("snlsr", ("--set", "contrast=true"), ["contrast", "rcam and srformer"]),
         ("asnlsr", ("--set", "halved=0.5"), ["halved", "bandwise"]),
@@ -444,7 +449,8 @@ def test_run_among_scenes_is_refused(asnlsr, tiny_scenes, tiny_tiles, tiny_split
 
 @pytest.mark.parametrize("role", ["source_train", "val"])
 def test_role_without_tiles(asnlsr, tiny_tiles, tiny_split, tmp_path, role):
-    split = json.loads(tiny_split.read_text()) | {role: []}
+    split = json.loads(tiny_split.read_text())
+    split |= {role: [], "test": [*split["test"], *split[role]]}
     (tmp_path / "split.json").write_text(json.dumps(split))
     result = run_train(asnlsr, tiny_tiles, tmp_path / "split.json", tmp_path / "run", "linear")
     assert_refused(result, "split.json", role)
@@ -453,7 +459,8 @@ def test_role_without_tiles(asnlsr, tiny_tiles, tiny_split, tmp_path, role):
 def test_evaluation_that_cannot_be(asnlsr, tiny_scenes, tiny_tiles, tiny_split, tmp_path):
     """No tile to test, or tiles of another scale; and a warning is one line too."""
     assert run_train(asnlsr, tiny_tiles, tiny_split, tmp_path / "run", "bicubic")[0] == 0
-    split = json.loads(tiny_split.read_text()) | {"test": []}
+    split = json.loads(tiny_split.read_text())
+    split |= {"test": [], "val": [*split["val"], *split["test"]]}
     (tmp_path / "split.json").write_text(json.dumps(split))
     files = ["--split", tmp_path / "split.json", "--out", tmp_path / "m.csv"]
     result = asnlsr("evaluate", tmp_path / "run", "--tiles", tiny_tiles, *files)
@@ -469,6 +476,45 @@ def test_evaluation_that_cannot_be(asnlsr, tiny_scenes, tiny_tiles, tiny_split, 
     assert code == 0
     (line,) = [line for line in err.splitlines() if "another split" in line]
     assert "asnlsr: warning: " in line
+
+
+@pytest.mark.parametrize("role", ["source_train", "test"])
+def test_tested_tiles_that_are_for_training_are_told(
+    asnlsr, tiny_tiles, tiny_split, tmp_path, role
+):
+    split = json.loads(tiny_split.read_text())
+    (tmp_path / "split.json").write_text(json.dumps(split | {"test": split["source_train"]}))
+    run_train(asnlsr, tiny_tiles, tmp_path / "split.json", tmp_path / "run", "bicubic")
+    files = ["--tiles", tiny_tiles, "--split", tmp_path / "split.json", "--role", role]
+    code, _, err = asnlsr("evaluate", tmp_path / "run", *files, "--out", tmp_path / "m.csv")
+    assert code == 0
+    assert f"{len(split['source_train'])} tiles of {role} are for training too" in err
+
+
+def test_tiles_prepared_anew_are_told(asnlsr, tiny_scenes, tiny_split, tmp_path):
+    """Smaller tiles at the old places have the old names: the split fits them too."""
+    tiles, run = tmp_path / "tiles", tmp_path / "run"
+    assert asnlsr("prepare", *tiny_scenes, "--out", tiles, "--tile", 64)[0] == 0
+    run_train(asnlsr, tiles, tiny_split, run, "bicubic")
+    assert asnlsr("prepare", *tiny_scenes, "--out", tiles, "--tile", 32)[0] == 0
+    files = ["--tiles", tiles, "--split", tiny_split, "--out", tmp_path / "m.csv"]
+    code, _, err = asnlsr("evaluate", run, *files)
+    assert code == 0
+    assert f"gives no role to {8 * 4 - 8} of {8 * 4} tiles" in err
+    assert "another set of tiles" in err
+
+
+def test_file_where_a_folder_is_to_be_made(asnlsr, tiny_scenes, tiny_tiles, tiny_split, tmp_path):
+    (tmp_path / "notes").write_text("mine")
+    out = tmp_path / "notes"
+    for result in (
+        asnlsr("simulate", "--out", out),
+        asnlsr("prepare", *tiny_scenes, "--out", out, "--tile", 64),
+        run_train(asnlsr, tiny_tiles, tiny_split, out, "bicubic"),
+        run_train(asnlsr, tiny_tiles, tiny_split, out / "run", "bicubic"),
+    ):
+        assert_refused(result, str(out), "a folder is needed")
+    assert out.read_text() == "mine"
 
 
 def test_size_that_no_memory_holds(asnlsr, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from asnlsr.comparisons import (
     compared,
     courses,
+    fallen,
     late_gain,
     over_scenes,
     peak_of,
@@ -63,19 +64,19 @@ def test_settings_become_models_of_their_own():
     assert found["mean"] == pytest.approx(3)
 
 
-def test_gaps_of_tiles_average_common_seeds():
+def test_gaps_of_tiles_are_of_common_seeds():
     metrics = table(rows("a", 0, 31), rows("a", 1, 33), rows("a", 2, 90), *(
         rows("b", s, 30) for s in (0, 1)
     ))  # fmt: skip
     gaps = tile_gaps(metrics, "psnr", "a", "b")
-    assert gaps["tile"].tolist() == [tile for _, tile, _ in TILES]
-    assert gaps["value"].tolist() == pytest.approx([2, 2, 2])
+    assert gaps["tile"].tolist() == [tile for _, tile, _ in TILES for _ in range(2)]
+    assert gaps["value"].tolist() == pytest.approx([1, 3, 1, 3, 1, 3])
 
 
 def test_gaps_to_a_method_without_chance_are_those_of_every_seed():
     metrics = table(rows("bicubic", 0, 30), rows("a", 0, 31), rows("a", 1, 33))
     gaps = tile_gaps(metrics, "psnr", "a", "bicubic")
-    assert gaps["value"].tolist() == pytest.approx([2, 2, 2])
+    assert gaps["value"].tolist() == pytest.approx([1, 3, 1, 3, 1, 3])
 
 
 def test_few_scenes_have_a_count_and_no_interval():
@@ -139,3 +140,18 @@ def test_courses_name_what_was_trained_and_leave_out_oracles():
     assert found["run"].tolist() == ["a-run"]
     assert found["seed"].tolist() == [3]
     assert found["protocol"].tolist() == ["blind"]
+
+
+def test_a_run_that_comes_back_has_fallen():
+    """From 30 up to 33 and down by 1.5 dB or 0.5 dB, and up again; or never up and down."""
+    courses_of = {"far": [30, 33, 31.5, 34], "near": [30, 33, 32.5, 34], "up": [28, 30, 31, 32]}
+    kept = {
+        run: {"model": "asnlsr", "protocol": "blind", "recipe": "warm", "seed": seed}
+        for seed, run in enumerate(courses_of)
+    }
+    history = pd.DataFrame(
+        [(run, "", value) for run, values in courses_of.items() for value in values],
+        columns=["run", "setting", "val_psnr"],
+    )
+    results = Results(metrics=pd.DataFrame(), history=history, runs=kept, missing=[])
+    assert fallen(results) == ["far"]

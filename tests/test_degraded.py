@@ -149,6 +149,18 @@ def test_pixels_of_the_input_are_not_overwritten(asnlsr, tmp_path):
     assert (tmp_path / "a.img").read_bytes() == before
 
 
+def test_other_scenes_are_not_written_over(asnlsr, tmp_path):
+    for name in ("a", "b"):
+        make_scene(tmp_path / f"{name}.hdr", 16, 16, channels=3)
+    before = (tmp_path / "b.img").read_bytes()
+    result = asnlsr("degrade", tmp_path / "a.hdr", "--out", tmp_path / "b.hdr")
+    assert_refused(result, "b.hdr", "another scene")
+    assert (tmp_path / "b.img").read_bytes() == before
+    for scale in (4, 2):  # its own, again
+        options = ("--out", tmp_path / "lr.hdr", "--scale", scale)
+        assert asnlsr("degrade", tmp_path / "a.hdr", *options)[0] == 0
+
+
 def test_damaged_input_leaves_nothing(asnlsr, tmp_path):
     radiance = smooth_radiance(64, 64, 3)
     radiance[60, 7, 1] = np.nan

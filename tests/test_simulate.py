@@ -136,6 +136,16 @@ def test_nothing_to_draw_is_refused(tmp_path: Path, scenes: int, size: tuple[int
         simulate(tmp_path, scenes, size)
 
 
+def test_scenes_of_another_call_are_neither_replaced_nor_mixed(tmp_path: Path) -> None:
+    (first, _) = simulate(tmp_path, 2, SMALL, seed=1, progress=False)
+    before = first.with_suffix(".img").read_bytes()
+    for scenes, seed in ((2, 2), (1, 1)):
+        with pytest.raises(ValueError, match="a scene of another call; choose another --out"):
+            simulate(tmp_path, scenes, SMALL, seed, progress=False)
+    assert len(simulate(tmp_path, 3, SMALL, seed=1, progress=False)) == 3
+    assert first.with_suffix(".img").read_bytes() == before
+
+
 @pytest.mark.slow
 def test_pictures_have_natural_statistics(default: list[Scene]) -> None:
     for scene in default:

@@ -74,6 +74,18 @@ def test_tiles_add_their_own_spread():
     assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
 
 
+def test_seeds_add_their_own_spread():
+    """A value of the seed alone: the interval is that of the seeds, whatever the tiles."""
+    of_seed = np.random.default_rng(4).standard_normal(50)
+    places = [(scene, tile) for scene in range(3) for tile in range(8)]
+    tiles = pd.DataFrame(
+        [(*place, seed, value) for place in places for seed, value in enumerate(of_seed)],
+        columns=["scene", "tile", "seed", "value"],
+    )
+    low, high = scene_interval(tiles)
+    assert (high - low) / 2 == pytest.approx(1.96 * of_seed.std() / np.sqrt(50), rel=0.1)
+
+
 def test_holm_by_hand():
     """Sorted 0.01, 0.02, 0.04 times 3, 2, 1, never falling: 0.03, 0.04, 0.04."""
     assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])

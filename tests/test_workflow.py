@@ -186,8 +186,9 @@ def test_tiles_of_a_readers_scenes_have_the_size_of_which_two_fit(clone, side, t
     arguments = ("--dry-run", "--printshellcmds", "data/mine_2-demo/tiles-scene")
     config = {"preset": "demo", "scenes_dir": str(folder)}
     assert f"--tile {tile} " in snakemake(*arguments, cwd=clone, dataset="mine_2", **config)
-    with pytest.raises(AssertionError, match="use small letters"):
-        snakemake(*arguments, cwd=clone, dataset="mine;ls", **config)
+    for name, answer in (("mine;ls", "use small letters"), ("simulated", "the book's own scenes")):
+        with pytest.raises(AssertionError, match=answer):
+            snakemake(*arguments, cwd=clone, dataset=name, **config)
 
 
 @pytest.mark.parametrize("older", [True, False], ids=["older", "newer"])
