@@ -112,7 +112,7 @@ def read_split(path: Path, tiles: Path | None = None) -> Split:
     Warns
     -----
     UserWarning
-        If the store holds tiles without a role, as after `prepare` with smaller tiles.
+        If a split of ours leaves tiles without a role, as after `prepare` with smaller tiles.
     """
     path = Path(path)
     if not path.is_file():
@@ -130,7 +130,8 @@ def read_split(path: Path, tiles: Path | None = None) -> Split:
             f"{path}: {len(absent)} of its tiles, such as {absent[0]}, are not in {tiles}; "
             "make the split again for these tiles"
         )
-    if spare := set(ids).difference(*split.values()):
+    spare = set(ids).difference(*split.values())
+    if spare and path.suffix != ".npz":
         warnings.warn(
             f"{path}: gives no role to {len(spare)} of {len(ids)} tiles in {tiles}; "
             "if they were prepared anew, make the split again",
