@@ -271,7 +271,7 @@ def main() -> None:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             message += "; free some space or choose another --out"
         if isinstance(error, FileExistsError | NotADirectoryError):
-            message += "; a folder is needed here, so choose another --out"
+            message += "; a folder is needed here"
     except MemoryError as error:
         message = f"not enough memory ({error}); choose smaller sizes"
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from asnlsr.statistics import FEWEST, paired_difference, scene_interval
 from asnlsr.tables import ORACLES, seed_table
 
 FEWEST_SCENES = 3  # resampled two have three outcomes
-FALL = 1.0  # dB of validation PSNR; a run that falls by more has lost what it had learned
+FALL = 1.0  # dB of validation PSNR
 SETTLING = 6  # pairs: with fewer, p of a sign-flip test cannot be below 0.05
 
 
@@ -134,10 +134,14 @@ def courses(results: Results) -> pd.DataFrame:
 
 
 def fallen(results: Results) -> list[str]:
-    """Names of runs whose validation PSNR once fell by more than `FALL` below its best so far."""
-    curves = courses(results).dropna(subset="val_psnr").groupby("run")["val_psnr"]
+    """Names of runs whose validation PSNR once fell by more than `FALL` below its best so far.
+
+    Runs with a setting too; without oracles, as in `courses`.
+    """
+    curves = results.history.dropna(subset="val_psnr").groupby("run")["val_psnr"]
     falls = curves.apply(lambda curve: (curve.cummax() - curve).max())
-    return sorted(falls.index[falls > FALL])
+    fell = falls.index[falls > FALL]
+    return sorted(run for run in fell if results.runs[run]["model"] not in ORACLES)
 
 
 def late_gain(curve: pd.Series) -> float:

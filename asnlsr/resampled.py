@@ -44,9 +44,11 @@ def _map_info(scene: Scene, scale: int, finer: bool) -> list[str]:
 
 
 def check_output(scene: Scene, out: Path) -> None:
-    """Refuse a name that is no header's, or under which the scene itself lies."""
+    """Refuse a name that is no header's, or under which the scene itself or another lies."""
     if out.suffix != ".hdr":
         raise ValueError(f"{out}: the name of the output must end in .hdr")
     inputs = {scene.hdr.resolve(), scene.img.resolve()}
     if inputs & {out.resolve(), out.with_suffix(".img").resolve()}:
         raise ValueError(f"{out}: would overwrite its own input; choose another --out")
+    if (other := out.with_suffix(".img.hdr")).exists():
+        raise ValueError(f"{out}: would overwrite the pixels of {other}; choose another --out")

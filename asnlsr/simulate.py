@@ -113,8 +113,10 @@ def simulate(
     kinds = [KINDS[number % len(KINDS)] for number in range(scenes)]
     headers = [out / f"{kind}-{number}.hdr" for number, kind in enumerate(kinds)]
     description = f"seed {seed}; radiance, W m-2 sr-1 nm-1"
+    same = {description, f"lines = {size[0]}\n", f"samples = {size[1]}\n"}
     for there in out.glob("*.hdr"):
-        if there not in headers or description not in there.read_text(errors="replace"):
+        text = there.read_text(errors="replace")
+        if there not in headers or not all(words in text for words in same):
             raise ValueError(f"{there}: a scene of another call; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
     pairs = list(zip(kinds, headers, strict=True))

@@ -156,6 +156,9 @@ def test_other_scenes_are_not_written_over(asnlsr, tmp_path):
     result = asnlsr("degrade", tmp_path / "a.hdr", "--out", tmp_path / "b.hdr")
     assert_refused(result, "b.hdr", "another scene")
     assert (tmp_path / "b.img").read_bytes() == before
+    (tmp_path / "b.hdr").rename(tmp_path / "b.img.hdr")  # its pixels are b.img still
+    assert_refused(asnlsr("degrade", tmp_path / "a.hdr", "--out", tmp_path / "b.hdr"), "b.img.hdr")
+    assert (tmp_path / "b.img").read_bytes() == before
     for scale in (4, 2):  # its own, again
         options = ("--out", tmp_path / "lr.hdr", "--scale", scale)
         assert asnlsr("degrade", tmp_path / "a.hdr", *options)[0] == 0

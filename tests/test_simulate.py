@@ -142,6 +142,8 @@ def test_scenes_of_another_call_are_neither_replaced_nor_mixed(tmp_path: Path) -
     for scenes, seed in ((2, 2), (1, 1)):
         with pytest.raises(ValueError, match="a scene of another call; choose another --out"):
             simulate(tmp_path, scenes, SMALL, seed, progress=False)
+    with pytest.raises(ValueError, match="a scene of another call"):
+        simulate(tmp_path, 2, (SMALL[0] + 2, SMALL[1]), 1, progress=False)
     assert len(simulate(tmp_path, 3, SMALL, seed=1, progress=False)) == 3
     assert first.with_suffix(".img").read_bytes() == before
 
