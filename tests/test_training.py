@@ -440,7 +440,7 @@ def test_two_processes_train_as_one(tiny_tiles, tiny_split, tmp_path, model, rec
         train_in_processes(n, model, tiny_tiles, tiny_split, tmp_path / str(n), recipe, overrides)
         for n in (1, 2)
     )
-    assert "2 processes" in shown
+    assert "MEMBER: 2/2" in shown
     pd.testing.assert_frame_equal(curve, shared_curve, rtol=1e-4)
     for name, value in one.items():
         # Adam turns gradients that are zero but for rounding into steps of up to 1e-3
