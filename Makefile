@@ -26,8 +26,8 @@ real: .venv/stamp ## the same pipeline on your own ENVI scenes: make real SCENES
 	@echo; cat data/$(SCENES_NAME)-$(PRESET)/table-$(PROTOCOL).md
 
 evidence: .venv/stamp ## many seeds of everything, for hours; stop it at any time, call it again to go on
-	@$(SMK) evidence --keep-going --config preset=$(PRESET) seeds=$(SEEDS)
 	@test -z "$$ASNLSR_REAL_SCENES" -o "$(SCENES_NAME)" != simulated || { echo "SCENES_NAME=simulated is the name of the book's own scenes: choose another" >&2; exit 2; }
+	@$(SMK) evidence --keep-going --config preset=$(PRESET) seeds=$(SEEDS)
 	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) evidence --keep-going --config preset=$(PRESET) seeds=$(SEEDS) dataset=$(SCENES_NAME)
 	@$(MAKE) --no-print-directory results
 

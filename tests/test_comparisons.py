@@ -143,15 +143,18 @@ def test_courses_name_what_was_trained_and_leave_out_oracles():
 
 
 def test_a_run_that_comes_back_has_fallen():
-    """From 30 up to 33 and down by 1.5 dB or 0.5 dB, and up again; or never up and down."""
-    courses_of = {"far": [30, 33, 31.5, 34], "near": [30, 33, 32.5, 34], "up": [28, 30, 31, 32]}
-    kept = {
-        run: {"model": "asnlsr", "protocol": "blind", "recipe": "warm", "seed": seed}
-        for seed, run in enumerate(courses_of)
+    """From 30 up to 33 and down by 1.5 dB or 0.5 dB, and up again; oracles look at the truth."""
+    far, near = [30, 33, 31.5, 34], [30, 33, 32.5, 34]
+    courses_of = {
+        "far": ("asnlsr", "", far),
+        "near": ("asnlsr", "", near),
+        "oracle": ("bandwise-oracle", "", far),
+        "setting": ("asnlsr", "skip=false", far),
     }
     history = pd.DataFrame(
-        [(run, "", value) for run, values in courses_of.items() for value in values],
+        [(run, how, value) for run, (_, how, values) in courses_of.items() for value in values],
         columns=["run", "setting", "val_psnr"],
     )
+    kept = {run: {"model": model} for run, (model, _, _) in courses_of.items()}
     results = Results(metrics=pd.DataFrame(), history=history, runs=kept, missing=[])
-    assert fallen(results) == ["far"]
+    assert fallen(results) == ["far", "setting"]
