@@ -10,9 +10,10 @@ import sys
 from shlex import join as quoted
 from pathlib import Path
 
-from asnlsr.config import AT_ONCE, PROTOCOLS, Workspace, preset
-from asnlsr.scenes import open_scene
-from asnlsr.workflow import sources
+from asnlsr.config import AT_ONCE, PROTOCOLS, preset
+from asnlsr.notebook.workspace import Workspace
+from asnlsr.scenes.envi import open_scene
+from asnlsr.notebook.workspace import sources
 
 PRESET = config.get("preset", "demo")
 DATASET = config.get("dataset", "simulated")

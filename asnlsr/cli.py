@@ -1,5 +1,7 @@
 """The command line: every verb is a few lines over a library function."""
 
+from __future__ import annotations
+
 import errno
 import json
 import sys
@@ -10,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asnlsr import __version__
-
 if TYPE_CHECKING:
     import pandas as pd
+
+from asnlsr import __version__
 
 # The verbs import what they call themselves, so that --help does not wait for torch.
 app = typer.Typer(
@@ -23,7 +25,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
 Tiles = Annotated[Path, typer.Option(help="Folder made by prepare.")]
 SplitFile = Annotated[Path, typer.Option(help="JSON made by split.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same result.", min=0, max=2**32 - 1)]
@@ -51,7 +52,7 @@ def simulate(
     seed: Seed = 0,
 ) -> None:
     """Simulate radiance scenes of parks and buildings."""
-    from asnlsr.simulate import simulate
+    from asnlsr.scenes.simulator.simulate import simulate
 
     rows, _, cols = size.lower().partition("x")
     if not (rows.isdecimal() and cols.isdecimal()):
@@ -72,8 +73,7 @@ def fetch(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is missing.")] = False,
 ) -> None:
     """Download the published dataset, or go on with it; verify what is there."""
-    from asnlsr.fetch import fetch
-    from asnlsr.share import SHARE
+    from asnlsr.tiles.fetch import SHARE, fetch
 
     missing = fetch(kinds or (), out, url or SHARE, dry_run)
     if dry_run:
@@ -94,7 +94,7 @@ def prepare(
     ] = "scene",
 ) -> None:
     """Cut scenes into tiles of SWIR1 and SWIR2 with their low-resolution twins."""
-    from asnlsr.tiles import prepare
+    from asnlsr.tiles.prepare import prepare
 
     prepare(scenes, out, tile, scale, border)
 
@@ -109,7 +109,7 @@ def split(
     seed: Seed = 0,
 ) -> None:
     """Give every tile a role: source_train, target_train, val or test."""
-    from asnlsr.splits import make_split, read_split, write_split
+    from asnlsr.tiles.store import make_split, read_split, write_split
 
     _ours(out, ".json", read_split)
     roles = make_split(tiles, by, seed)
@@ -139,8 +139,8 @@ def train(
 ) -> None:
     """Train a model into a run folder."""
     overrides = dict(_setting(text) for text in settings or ())
-    from asnlsr.models import BEST
-    from asnlsr.training import train
+    from asnlsr.models.registry import BEST
+    from asnlsr.training.run import train
 
     train(
         BEST if model == "best" else model, tiles, split, out,
@@ -170,8 +170,8 @@ def evaluate(
     role: Annotated[str, typer.Option(help="test, or val while still choosing.")] = "test",
 ) -> None:
     """Measure runs: one line per model, seed, domain, tile and metric."""
-    from asnlsr.evaluate import evaluate
     from asnlsr.files import replacing
+    from asnlsr.results.evaluate import evaluate
 
     _ours(out, ".csv", _read_metrics)
     metrics = evaluate(runs, tiles, split, role)
@@ -198,7 +198,7 @@ def degrade(
     scale: Annotated[int, typer.Option(help="Of so many pixels a side, one is kept.")] = 4,
 ) -> None:
     """Blur and decimate a scene, to test an enlargement against known truth."""
-    from asnlsr.degraded import degrade_scene
+    from asnlsr.scenes.degrade import degrade_scene
 
     degrade_scene(scene, out, scale)
 
@@ -209,7 +209,7 @@ def import_weights(
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
 ) -> None:
     """Turn a checkpoint of the original release into a run folder."""
-    from asnlsr.official_weights import import_weights
+    from asnlsr.training.official import import_weights
 
     run = import_weights(checkpoint, out)
     skip = "on" if run["config"]["skip"] else "off"
@@ -223,12 +223,12 @@ def table(
     format_: Annotated[str, typer.Option("--format", help="md, csv or latex.")] = "md",
 ) -> None:
     """Print the results table."""
-    from asnlsr.tables import render, results_table
+    from asnlsr.results.tables import render, results_table
 
     typer.echo(render(results_table(_read_metrics(metrics), domain), format_))
 
 
-def _read_metrics(path: Path) -> "pd.DataFrame":
+def _read_metrics(path: Path) -> pd.DataFrame:
     """Read a file made by evaluate."""
     import pandas as pd
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 PROTOCOLS = {
     # protocol: (split by, degradation border). See the chapter "From scene to tiles".
@@ -13,8 +12,10 @@ PROTOCOLS = {
 }
 RECIPES = ("warm", "published")
 PRECISIONS = ("32-true", "bf16-mixed")
+
 # Methods that take no training steps.
 AT_ONCE = ("bicubic", "bicubic-centred", "back-projection", "richardson-lucy", "linear")
+
 # Those, and networks without an encoder, which have no unmixing to warm up.
 SINGLE_IMAGE = (*AT_ONCE, "rcam", "esrt", "srformer", "bandwise", "bandwise-oracle")
 WARM_LR = {"rcam": 1e-4, "srformer": 2.5e-4}  # of recipe `warm`, chosen on source validation
@@ -148,38 +149,3 @@ def training_config(
     if values["precision"] not in PRECISIONS:
         raise ValueError(f"precision {values['precision']!r}: choose {' or '.join(PRECISIONS)}")
     return TrainingConfig(**values)
-
-
-@dataclass(frozen=True)
-class Workspace:
-    """Where the workflow keeps what it makes for one preset and dataset."""
-
-    preset: str = "demo"
-    dataset: str = "simulated"  # else a name for the ENVI scenes of a reader, "real" by default
-    base: Path = Path(__file__).resolve().parents[1] / "data"
-
-    @property
-    def root(self) -> Path:
-        """Folder of all generated files of this preset and dataset."""
-        return self.base / f"{self.dataset}-{self.preset}"
-
-    @property
-    def scenes(self) -> Path:
-        """Folder of ENVI radiance scenes."""
-        return self.root / "scenes"
-
-    def tiles(self, border: str = "scene") -> Path:
-        """Folder of the tile stores degraded with `border`."""
-        return self.root / f"tiles-{border}"
-
-    def split(self, by: str = "scene") -> Path:
-        """File of the split of tiles into roles."""
-        return self.root / f"split-{by}.json"
-
-    def run(self, model: str, protocol: str = "blind", recipe: str = "warm", seed: int = 0) -> Path:
-        """Folder of one training run."""
-        return self.root / "runs" / f"{model}-{protocol}-{recipe}-s{seed}"
-
-    def metrics(self, protocol: str = "blind") -> Path:
-        """CSV file of all test metrics of `protocol`."""
-        return self.root / f"metrics-{protocol}.csv"

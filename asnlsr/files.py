@@ -1,11 +1,36 @@
 """Outputs that are either whole or absent."""
 
+from __future__ import annotations
+
 import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EISDIR
+from errno import EEXIST, EISDIR
 from pathlib import Path
+
+
+def keep(*outputs: Path, force: bool = False) -> None:
+    """Refuse to replace what exists: the one rule for outputs.
+
+    A command that goes on with its own unfinished or finished work looks for that first.
+
+    Parameters
+    ----------
+    outputs : Path
+        Files or folders that are about to be written.
+    force : bool
+        Replace them.
+
+    Raises
+    ------
+    FileExistsError
+        If one exists and `force` is off; the message names it.
+    """
+    for path in outputs:
+        if path.exists() and not force:
+            mend = "exists already; choose another --out, or --force to replace it"
+            raise FileExistsError(EEXIST, mend, str(path))
 
 
 @contextmanager

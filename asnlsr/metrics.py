@@ -6,13 +6,13 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torchmetrics.functional.image import (
     error_relative_global_dimensionless_synthesis as ergas,
 )
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
-from asnlsr.data import unscale
-from asnlsr.losses import spectral_angle
+from asnlsr.physics import unscale
 
 # metric: (label, does a higher value mean better?)
 METRICS = {
@@ -79,3 +79,30 @@ def tile_metrics(estimate: Tensor, truth: Tensor, peak: float, scale: int = 4) -
         "sam_rad_deg": spectral_angle(radiance, true_radiance).mean((1, 2)) * (180 / math.pi),
         "ergas_released": ergas(shifted, true_shifted, ratio=scale, reduction=None),
     }
+
+
+def spectral_angle(a: Tensor, b: Tensor) -> Tensor:
+    """Angle between the spectra of two cubes, one value per pixel.
+
+    Uses 2 atan2(|u - v|, |u + v|) of the unit vectors (Kahan 2006), which is exact for small
+    angles where arccos loses half of the digits: the angle of x with itself is 0, without a
+    floor, and no gradient is NaN. The angle with a zero spectrum is defined as 0.
+
+    Parameters
+    ----------
+    a, b : Tensor, (B, C, H, W)
+
+    Returns
+    -------
+    Tensor, (B, H, W), radians
+    """
+    u, v = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    apart, together = _norm(u - v), _norm(u + v)
+    defined = (u.square().sum(1) > 0.5) & (v.square().sum(1) > 0.5)  # neither spectrum is zero
+    return 2 * torch.atan2(apart.where(defined, 0), together.where(defined, 1))
+
+
+def _norm(x: Tensor) -> Tensor:
+    """Euclidean norm over bands whose gradient at zero is 0 and not NaN."""
+    squared = x.square().sum(1)
+    return squared.where(squared > 0, 1).sqrt().where(squared > 0, 0)

@@ -1,4 +1,6 @@
-"""A low-resolution scene through a trained network to an ENVI scene, whatever its size."""
+"""A network over a scene of any size: windows that overlap, their results blended."""
+
+from __future__ import annotations
 
 import errno
 import glob
@@ -8,30 +10,185 @@ import logging
 import os
 import shutil
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import matplotlib.image
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from asnlsr import __version__
-from asnlsr.binning import BinnedScene, SceneBands
-from asnlsr.data import unscale
-from asnlsr.domains import BANDS
 from asnlsr.files import naming, replacing, sha256
-from asnlsr.models import spec
-from asnlsr.pieces import Network, in_pieces
-from asnlsr.quick_look import quick_look
-from asnlsr.resampled import check_output, resampled_fields
-from asnlsr.runs import load_run
-from asnlsr.scenes import Scene, open_scene, write_header
-from asnlsr.windows import LEAST, OVERLAP, WINDOW, Strips, enlarged_rows, spans
+from asnlsr.models.registry import spec
+from asnlsr.physics import log_scale, unscale
+from asnlsr.scenes.bands import BANDS, DOMAINS, BinnedScene, SceneBands, false_colour
+from asnlsr.scenes.envi import Scene, check_output, open_scene, resampled_fields, write_header
+from asnlsr.training.folder import load_run
+
+WINDOW = 96  # low-resolution pixels a side that a network sees at once
+OVERLAP = 24  # of neighbours, at least
+LEAST = 16  # a side, of what the networks take
+
+# Windows start at multiples of this, so that the pooling of SNLSR and ESRT and the attention
+# windows of SRFormer lie in them as they lie in the whole scene.
+_GRID = 6
+Span = tuple[int, int]
+Strips = Callable[[Sequence[int]], Iterator[Tensor]]
+
+
+def spans(length: int, window: int = WINDOW, overlap: int = OVERLAP) -> list[Span]:
+    """Return starts and stops of the windows along a side, spread evenly from end to end.
+
+    Examples
+    --------
+    >>> spans(155)
+    [(0, 96), (60, 155)]
+    """
+    if length <= window:
+        return [(0, length)]
+    count = -(-(length - overlap) // (window - overlap))
+    starts = np.linspace(0, -(-(length - window) // _GRID), count).round().astype(int) * _GRID
+    return [(start, min(start + window, length)) for start in starts.tolist()]
+
+
+def ramps(along: Sequence[Span], overlap: int = OVERLAP, scale: int = 4) -> list[Tensor]:
+    """Return the weights of the pixels of each enlarged window; at every pixel they sum to 1.
+
+    Nothing counts in the outer quarter of an overlap, where a window knows too little of what
+    lies around; from there the weight rises evenly to the inner quarter.
+    """
+    edge, length = scale * overlap / 4, scale * along[-1][1]
+    total, weights = torch.zeros(length), []
+    for start, stop in along:
+        place = torch.arange(scale * start, scale * stop) + 0.5
+        inside = torch.minimum(
+            place - scale * start if start else torch.full_like(place, torch.inf),
+            scale * stop - place if stop < along[-1][1] else torch.full_like(place, torch.inf),
+        )
+        weights.append(((inside - edge) / (2 * edge)).clamp(0, 1))
+        total[scale * start : scale * stop] += weights[-1]
+    return [w / total[scale * a : scale * b] for w, (a, b) in zip(weights, along, strict=True)]
+
+
+@torch.no_grad()
+def enlarged_rows(
+    network: Callable[[Tensor], Tensor],
+    strips: Strips,
+    shape: tuple[int, int, int],
+    scale: int,
+    first: int = 0,
+    advance: Callable[[], object] = lambda: None,
+) -> Iterator[NDArray[np.float32]]:
+    """Super-resolve a scene and yield its rows in blocks, each final: (bands, any, cols) of z.
+
+    Parameters
+    ----------
+    network : callable
+        From a window (1, any, h, w) to (1, bands, r h, r w).
+    strips : callable
+        From first rows to what windows are cut from, `WINDOW` rows of it each: (any, rows, cols).
+    shape : tuple of int
+        Bands of the output, rows and columns of the low-resolution scene.
+    scale : int
+        r.
+    first : int
+        Row of windows whose block comes first; the blocks do not depend on it.
+    advance : callable
+        Called after every window from there on.
+    """
+    rows, cols = spans(shape[1]), spans(shape[2])
+    row_ramps, col_ramps = ramps(rows, scale=scale), ramps(cols, scale=scale)
+    # Rows of windows that reach into the first block come before it.
+    begin = next(n for n, (_, stop) in enumerate(rows) if stop > rows[first][0])
+    blended = torch.zeros(shape[0], 0, scale * shape[2])
+    for n, strip in enumerate(strips([start for start, _ in rows[begin:]]), begin):
+        start, stop = rows[n]
+        missing = scale * (stop - start) - blended.shape[1]
+        blended = F.pad(blended, (0, 0, 0, missing))  # the rest of the windows above, then zeros
+        for (left, right), ramp in zip(cols, col_ramps, strict=True):
+            sr = network(strip[None, :, :, left:right])[0]
+            sr *= row_ramps[n][:, None] * ramp
+            blended[:, :, scale * left : scale * right] += sr
+            if n >= first:
+                advance()
+        done = scale * ((rows[n + 1][0] if n + 1 < len(rows) else stop) - start)
+        if n >= first:
+            yield blended[:, :done].numpy()
+        blended = blended[:, done:].clone()
+
+
+# Low-resolution pixels that an encoder takes at once, in 1 GB. Its gates look at means and maxima
+# over all that it is given, so that in windows abundances would depend on the window.
+_WHOLE = 400_000
+Network = Callable[[Tensor], Tensor]
+
+
+def in_pieces(network: Any, bands: SceneBands, group: int, unmixes: bool) -> tuple[Network, Strips]:  # noqa: ANN401
+    """Return a function of windows (1, any, h, w) and the strips to take them from.
+
+    A network that unmixes does so for the whole scene first, unless that is very large.
+
+    Parameters
+    ----------
+    network : Module
+        Of the registry.
+    bands : SceneBands
+    group : int
+        Bands that it takes at a time.
+    unmixes : bool
+        Whether it has an encoder.
+    """
+    if unmixes and bands.scene.rows * bands.scene.cols <= _WHOLE:
+        return _unmixed(network, bands, group)
+
+    def strips(starts: Sequence[int]) -> Iterator[Tensor]:
+        for strip in bands.strips(starts, WINDOW, 0):
+            yield log_scale(torch.from_numpy(strip))
+
+    def super_resolve(window: Tensor) -> Tensor:
+        parts = [network(part).sr for part in torch.split(window, group, 1)]
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]  # no copy of all bands
+
+    return super_resolve, strips
+
+
+@torch.no_grad()
+def _unmixed(network: Any, bands: SceneBands, group: int) -> tuple[Network, Strips]:  # noqa: ANN401
+    """Put the abundances of every domain behind its bands; windows start from both."""
+    z = log_scale(torch.from_numpy(bands.read_rows(0, bands.scene.rows)))
+    both = torch.cat(
+        [torch.cat([part, network.encoder(part[None])[0]]) for part in torch.split(z, group)]
+    )
+    size = len(both) * group // len(z)  # of a domain: its bands and its abundances
+
+    def super_resolve(window: Tensor) -> Tensor:
+        parts = torch.split(window, size, 1)
+        return torch.cat([network.super_resolve(p[:, :group], p[:, group:]) for p in parts], 1)
+
+    return super_resolve, lambda starts: (both[:, start : start + WINDOW] for start in starts)
+
+
+_PICTURE = 1024  # pixels on the longer side, at most
+
+
+def quick_look(hdr: Path, png: Path) -> None:
+    """Draw a scene in false colour, SWIR1 beside SWIR2, thinned to at most 1024 pixels a side."""
+    scene = open_scene(hdr)
+    step = -(-max(scene.rows, scene.cols) // _PICTURE)
+    lines = [scene.read_rows(row, row + 1)[0, ::step] for row in range(0, scene.rows, step)]
+    cube = np.stack(lines).transpose(2, 0, 1)
+    pictures = [false_colour(cube, scene.wavelength_nm, domain) for domain in DOMAINS]
+    with replacing(png) as temporary:
+        matplotlib.image.imsave(temporary, np.concatenate(pictures, 1), format="png")
+
 
 logger = logging.getLogger(__name__)
-
 _WRITE_ROWS = 16  # rows that become radiance at a time
 _IDENTITY = "asnlsr identity"  # header field: hash of all that the output was made from
 

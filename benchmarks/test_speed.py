@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from asnlsr.degrade import degrade, gaussian_psf
+from asnlsr.physics import degrade, gaussian_psf
 from benchmarks.reference.psf import plain_loop
 from benchmarks.workloads import (
     NETWORKS,

@@ -11,9 +11,9 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from asnlsr.losses import training_losses
-from asnlsr.models import build, spec
-from asnlsr.training import keep_freed_memory
+from asnlsr.models.registry import build, spec
+from asnlsr.training.losses import training_losses
+from asnlsr.training.run import keep_freed_memory
 from benchmarks.reference import sanl, srformer
 
 keep_freed_memory()  # as training does

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from asnlsr.scenes import write_scene
-from asnlsr.splits import make_split, write_split
-from asnlsr.tiles import prepare
+from asnlsr.scenes.envi import write_scene
+from asnlsr.tiles.prepare import prepare
+from asnlsr.tiles.store import make_split, write_split
 from tests import chromium
 
 

@@ -7,7 +7,8 @@ import statistics
 import numpy as np
 import pytest
 
-from asnlsr.alignment import (
+from asnlsr.models.registry import build
+from asnlsr.results.alignment import (
     abundances,
     domain_distances,
     embed,
@@ -15,8 +16,7 @@ from asnlsr.alignment import (
     pixels,
     proxy_a_distance,
 )
-from asnlsr.models import build
-from asnlsr.tiles import open_tiles, tile_ids
+from asnlsr.tiles.store import open_tiles, tile_ids
 
 
 def normal(n, *mean, seed=0):

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from asnlsr.degrade import gaussian_psf
-from asnlsr.models import build
 from asnlsr.models.bandwise import abundance_maps, spectral_means
-from asnlsr.models.deconvolution import RichardsonLucy
-from asnlsr.models.output import enlarge
+from asnlsr.models.classical import RichardsonLucy
+from asnlsr.models.layers import enlarge
+from asnlsr.models.registry import build
+from asnlsr.physics import gaussian_psf
 from tests.test_models import count, silent_weights
 
 

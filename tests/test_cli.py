@@ -11,10 +11,9 @@ import pandas as pd
 import pytest
 
 from asnlsr.cli import _setting
-from asnlsr.domains import DOMAINS
-from asnlsr.scenes import write_scene
-from asnlsr.splits import read_split
-from asnlsr.tiles import open_tiles
+from asnlsr.scenes.bands import DOMAINS
+from asnlsr.scenes.envi import write_scene
+from asnlsr.tiles.store import open_tiles, read_split
 from tests.conftest import make_scene, smooth_radiance
 
 VERBS = ["simulate", "fetch", "prepare", "split", "train", "evaluate", "upscale", "degrade"]
@@ -563,7 +562,7 @@ def test_interrupt_ends_with_130(asnlsr, tiny_scenes, tmp_path, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("asnlsr.tiles._pairs", interrupt)
+    monkeypatch.setattr("asnlsr.tiles.prepare._pairs", interrupt)
     code, _, err = asnlsr("prepare", tiny_scenes[0], "--out", tmp_path / "t", "--tile", 64)
     assert code == 130
     assert "Traceback" not in err
@@ -582,7 +581,7 @@ def test_defect_ends_with_1(monkeypatch, asnlsr, tiny_scenes, tmp_path):
         raise RuntimeError("a defect")
 
     # Not dressed up as wrong input: the traceback is what a developer needs.
-    monkeypatch.setattr("asnlsr.tiles._pairs", broken)
+    monkeypatch.setattr("asnlsr.tiles.prepare._pairs", broken)
     from asnlsr.cli import main
 
     argv = ["asnlsr", "prepare", str(tiny_scenes[0]), "--out", str(tmp_path / "t"), "--tile", "64"]

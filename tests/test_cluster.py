@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from asnlsr.workflow import ROOT
+from asnlsr.notebook.workspace import ROOT
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 RUNS = Path("data/simulated-smoke/runs")

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from asnlsr.comparisons import (
+from asnlsr.results.evidence import Results
+from asnlsr.results.statistics import (
     compared,
     courses,
     fallen,
@@ -16,7 +17,6 @@ from asnlsr.comparisons import (
     verdict,
     with_settings,
 )
-from asnlsr.evidence import Results
 
 TILES = [("park", "park/0/0", -0.5), ("park", "park/0/1", 0.5), ("street", "street/0/0", 0.0)]
 

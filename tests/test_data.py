@@ -7,13 +7,11 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from asnlsr.batches import TileDataModule, TrainingBatches, turned
 from asnlsr.config import SINGLE_IMAGE, training_config
-from asnlsr.data import load_z, log_scale, select, unscale
-from asnlsr.degrade import degrade
-from asnlsr.models import MODELS
-from asnlsr.splits import read_split
-from asnlsr.tiles import open_tiles, tile_ids
+from asnlsr.models.registry import MODELS
+from asnlsr.physics import degrade, log_scale, unscale
+from asnlsr.tiles.store import load_z, open_tiles, read_split, select, tile_ids
+from asnlsr.training.batches import TileDataModule, TrainingBatches, turned
 
 CONFIG = training_config("smoke", "asnlsr", "published", {"crop": 16, "batch": 3})
 
@@ -166,7 +164,7 @@ def test_target_truth_is_opened_only_by_as_released(tiny_tiles, tiny_split, monk
         opened.append((store.attrs["domain"], field, tuple(tile_ids(store))))
         return load_z(store, field)
 
-    monkeypatch.setattr("asnlsr.batches.load_z", spy)
+    monkeypatch.setattr("asnlsr.training.batches.load_z", spy)
     config = training_config("smoke", "asnlsr", "warm")
     TileDataModule(tiny_tiles, tiny_split, config, 0, protocol, target=True, mixed=False)
     target_truth = [ids for domain, field, ids in opened if (domain, field) == ("swir2", "hr")]

@@ -8,13 +8,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from asnlsr.data import log_scale, unscale
-from asnlsr.degrade import ForwardOperator, degrade, gaussian_psf, halo
 from asnlsr.metrics import psnr
-from asnlsr.models import build
-from asnlsr.models.deconvolution import enlarge_centred
-from asnlsr.runs import load_run
-from asnlsr.training import train
+from asnlsr.models.classical import enlarge_centred
+from asnlsr.models.registry import build
+from asnlsr.physics import ForwardOperator, degrade, gaussian_psf, halo, log_scale, unscale
+from asnlsr.training.folder import load_run
+from asnlsr.training.run import train
 from tests.conftest import smooth_radiance
 
 ITERATIVE = ["back-projection", "richardson-lucy"]

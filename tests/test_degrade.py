@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from asnlsr.degrade import ForwardOperator, degrade, gaussian_psf, halo
+from asnlsr.physics import ForwardOperator, degrade, gaussian_psf, halo
 from benchmarks.reference.psf import plain_loop
 
 

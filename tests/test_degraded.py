@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from asnlsr.binning import BinnedScene
-from asnlsr.degrade import degrade
-from asnlsr.degraded import degrade_scene
-from asnlsr.scenes import open_scene, write_scene
-from asnlsr.tiles import open_tiles
+from asnlsr.physics import degrade
+from asnlsr.scenes.bands import BinnedScene
+from asnlsr.scenes.degrade import degrade_scene
+from asnlsr.scenes.envi import open_scene, write_scene
+from asnlsr.tiles.store import open_tiles
 from tests.conftest import make_scene, smooth_radiance
 from tests.test_cli import assert_refused
 from tests.test_scenes import write_by_hand

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from asnlsr.domains import DOMAINS, SWIR1, SWIR2, Domain, bin_response
+from asnlsr.scenes.bands import DOMAINS, SWIR1, SWIR2, Domain, bin_response
 
 EVEN_300 = np.linspace(1000, 2500, 300)
 
@@ -99,7 +99,7 @@ def test_thirty_bands_are_left_wherever_the_sensor_ends():
 
 
 def test_real_sensors_share_their_bands(shared):
-    from asnlsr.scenes import open_scene
+    from asnlsr.scenes.envi import open_scene
 
     scenes = [open_scene(hdr) for hdr in sorted((shared / "data/aviris").glob("*.hdr"))]
     assert len({scene.channels for scene in scenes}) > 1

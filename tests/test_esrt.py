@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from asnlsr.models import build
 from asnlsr.models.esrt import ARFB, ChunkedAttention, HighPreservingBlock
+from asnlsr.models.registry import build
 from tests.test_models import count, silent_weights
 
 

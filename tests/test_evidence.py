@@ -7,10 +7,10 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from asnlsr.config import Workspace
-from asnlsr.evaluate import evaluate
-from asnlsr.evidence import Planned, check_scenes, plan, read_results, record
-from asnlsr.training import train
+from asnlsr.notebook.workspace import Workspace
+from asnlsr.results.evaluate import evaluate
+from asnlsr.results.evidence import Planned, check_scenes, plan, read_results, record
+from asnlsr.training.run import train
 
 MODELS = ["bicubic", "esrt", "bandwise", "snlsr-frozen", "snlsr", "snlsr-unmix", "asnlsr"]
 

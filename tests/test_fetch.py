@@ -21,8 +21,7 @@ from cheroot.ssl.builtin import BuiltinSSLAdapter
 from cheroot.wsgi import Server
 from wsgidav.wsgidav_app import WsgiDAVApp
 
-from asnlsr.fetch import MANIFEST, fetch
-from asnlsr.share import SHARE, open_share
+from asnlsr.tiles.fetch import MANIFEST, SHARE, fetch, open_share
 from tests.test_cli import assert_refused
 
 TOKEN = "a1b2c3d4e5f6g7h"  # in lower case, as wsgidav wants its addresses
@@ -152,7 +151,7 @@ def server():
 
 @pytest.fixture
 def url(share, server, monkeypatch):
-    monkeypatch.setattr("asnlsr.fetch.PAUSE_S", 0.001)
+    monkeypatch.setattr("asnlsr.tiles.fetch.PAUSE_S", 0.001)
     server.wsgi_app = share
     return f"http://127.0.0.1:{server.bind_addr[1]}/index.php/s/{TOKEN}"
 
@@ -299,7 +298,9 @@ def free(monkeypatch):
     usage = namedtuple("usage", "total used free")
 
     def set_free(n_bytes):
-        monkeypatch.setattr("asnlsr.fetch.shutil.disk_usage", lambda path: usage(9, 9, n_bytes))
+        monkeypatch.setattr(
+            "asnlsr.tiles.fetch.shutil.disk_usage", lambda path: usage(9, 9, n_bytes)
+        )
 
     return set_free
 

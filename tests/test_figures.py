@@ -5,16 +5,17 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from asnlsr.diagrams import architecture, data_flow
-from asnlsr.figures import (
+from asnlsr.notebook.figures import (
     BOX_COLOUR,
     DOMAIN_COLOUR,
     WIDTH,
+    architecture,
+    data_flow,
     diagram,
-    false_colour,
     mark_domains,
     panel,
 )
+from asnlsr.scenes.bands import false_colour
 
 mpl.use("Agg")
 WAVELENGTH_NM = np.array([1050.0, 1250.0, 1650.0, 1690.0])

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from asnlsr import alignment
-from asnlsr.losses import ALIGNMENTS, coral, fidelity, mmd, spectral_angle, training_losses
-from asnlsr.models import SuperResolution, build
+from asnlsr.metrics import spectral_angle
+from asnlsr.models.registry import SuperResolution, build
+from asnlsr.results import alignment
+from asnlsr.training.losses import ALIGNMENTS, coral, fidelity, mmd, training_losses
 
 
 def cube(*spectrum):

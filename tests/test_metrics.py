@@ -7,8 +7,8 @@ import pytest
 import torch
 from scipy.ndimage import correlate1d
 
-from asnlsr.data import log_scale, unscale
 from asnlsr.metrics import METRICS, mean_psnr, psnr, tile_metrics
+from asnlsr.physics import log_scale, unscale
 
 
 def test_psnr_by_hand():

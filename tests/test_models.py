@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from asnlsr.losses import domain_labels, training_losses
-from asnlsr.models import MODELS, build
-from asnlsr.models.adversarial import reverse_gradient
+from asnlsr.models.registry import MODELS, build
+from asnlsr.models.snlsr import reverse_gradient
+from asnlsr.training.losses import domain_labels, training_losses
 from benchmarks.reference.sanl import plain_attention, with_attention
 
 

@@ -17,10 +17,11 @@ import pvlib
 import pytest
 from safetensors.torch import load_file
 
-from asnlsr.config import AT_ONCE, PRESETS, Workspace
-from asnlsr.models import MODELS
-from asnlsr.simulate import PHOTON_NOISE, READ_NOISE
-from asnlsr.tiles import open_tiles, tile_ids
+from asnlsr.config import AT_ONCE, PRESETS
+from asnlsr.models.registry import MODELS
+from asnlsr.notebook.workspace import Workspace
+from asnlsr.scenes.simulator.simulate import PHOTON_NOISE, READ_NOISE
+from asnlsr.tiles.store import open_tiles, tile_ids
 from tests.smoke_book import PAGES, ROOT, smoke_book
 
 SMOKE = Workspace("smoke")

@@ -11,14 +11,13 @@ import torch
 from safetensors.torch import load_file
 from scipy.io import loadmat, savemat
 
-from asnlsr.batches import TileDataModule
 from asnlsr.config import training_config
-from asnlsr.evaluate import evaluate
-from asnlsr.models import build
-from asnlsr.official_weights import ORIGINALS, export_weights, import_weights
-from asnlsr.runs import load_run
-from asnlsr.splits import read_split, write_split
-from asnlsr.tiles import open_tiles, tile_ids
+from asnlsr.models.registry import build
+from asnlsr.results.evaluate import evaluate
+from asnlsr.tiles.store import open_tiles, read_split, tile_ids, write_split
+from asnlsr.training.batches import TileDataModule
+from asnlsr.training.folder import load_run
+from asnlsr.training.official import ORIGINALS, export_weights, import_weights
 from tests.test_cli import assert_refused
 
 TILES = ["abu-airport-1/0/0", "abu-airport-1/36/36", "abu-urban-4/0/0", "abu-urban-4/36/36"]
@@ -199,11 +198,11 @@ def test_mat_folder_opens_as_tiles(official, tiny_tiles, folder, domain, dom):
 
 
 def test_tiles_are_read_when_they_are_used(official, monkeypatch):
-    import asnlsr.official_tiles
+    import asnlsr.tiles.official
 
     read = []
     monkeypatch.setattr(
-        asnlsr.official_tiles, "loadmat", lambda f, **k: read.append(f.stem) or loadmat(f, **k)
+        asnlsr.tiles.official, "loadmat", lambda f, **k: read.append(f.stem) or loadmat(f, **k)
     )
     store = open_tiles(official, "swir1")
     read.clear()

@@ -5,12 +5,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from asnlsr.binning import SceneBands
-from asnlsr.data import log_scale
-from asnlsr.models import build
-from asnlsr.pieces import in_pieces
-from asnlsr.scenes import open_scene, write_scene
-from asnlsr.windows import enlarged_rows
+from asnlsr.models.registry import build
+from asnlsr.physics import log_scale
+from asnlsr.scenes.bands import SceneBands
+from asnlsr.scenes.envi import open_scene, write_scene
+from asnlsr.upscale import enlarged_rows, in_pieces
 from tests.conftest import smooth_radiance
 
 
@@ -58,7 +57,7 @@ def test_one_window_is_the_network_itself(tmp_path, model, unmixes):
 
 
 def test_very_large_scene_is_not_unmixed_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("asnlsr.pieces._WHOLE", 17 * 20 - 1)
+    monkeypatch.setattr("asnlsr.upscale._WHOLE", 17 * 20 - 1)
     bands, _ = scene_bands(tmp_path, 17, 20, 60)
     _, strips = in_pieces(build("snlsr"), bands, group=30, unmixes=True)
     (strip,) = strips([0])

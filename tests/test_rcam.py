@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from asnlsr.losses import training_losses
-from asnlsr.models import SuperResolution, build
-from asnlsr.models.output import enlarge
+from asnlsr.models.layers import enlarge
 from asnlsr.models.rcam import ChannelAttention
+from asnlsr.models.registry import SuperResolution, build
+from asnlsr.training.losses import training_losses
 from tests.test_models import count, silent_weights
 
 

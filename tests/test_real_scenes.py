@@ -9,8 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
-from asnlsr.splits import read_split
-from asnlsr.tiles import open_tiles, tile_ids
+from asnlsr.tiles.store import open_tiles, read_split, tile_ids
 
 MODELS = ["bicubic", "snlsr-frozen", "snlsr", "snlsr-unmix", "asnlsr"]
 

@@ -4,12 +4,12 @@ import pandas as pd
 import pytest
 import torch
 
-from asnlsr import reference
-from asnlsr.config import Workspace
-from asnlsr.evaluate import evaluate
-from asnlsr.reference import export, trained
-from asnlsr.runs import load_run
-from asnlsr.training import train
+from asnlsr.notebook.workspace import Workspace
+from asnlsr.results import evidence as reference
+from asnlsr.results.evaluate import evaluate
+from asnlsr.results.evidence import export, trained
+from asnlsr.training.folder import load_run
+from asnlsr.training.run import train
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from spectral.io import envi
 
-from asnlsr.scenes import open_scene, write_scene
+from asnlsr.scenes.envi import open_scene, write_scene
 from tests.conftest import make_scene
 
 ENVI_TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 12: "u2", 13: "u4", 14: "i8", 15: "u8"}

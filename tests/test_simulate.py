@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from asnlsr.domains import SWIR1, SWIR2, bin_response
-from asnlsr.geometry import CODE, Canvas
-from asnlsr.materials import MATERIALS, WAVELENGTH_NM, reflectance, sunlight
-from asnlsr.scenery import panel
-from asnlsr.scenes import Scene, open_scene
-from asnlsr.simulate import expose, simulate
+from asnlsr.scenes.bands import SWIR1, SWIR2, bin_response
+from asnlsr.scenes.envi import Scene, open_scene
+from asnlsr.scenes.simulator.painting import CODE, Canvas
+from asnlsr.scenes.simulator.scenery import panel
+from asnlsr.scenes.simulator.simulate import expose, simulate
+from asnlsr.scenes.simulator.spectra import MATERIALS, WAVELENGTH_NM, reflectance, sunlight
 
 SMALL = (64, 48)
 
@@ -158,9 +158,10 @@ def test_pictures_have_natural_statistics(default: list[Scene]) -> None:
 @pytest.mark.slow
 def test_bicubic_lands_near_the_published_row(default: list[Scene], tmp_path: Path) -> None:
     """Protocol as-released: tiles of 128 blurred alone with a zero border, log-scaled values."""
-    from asnlsr.data import log_scale
     from asnlsr.metrics import tile_metrics
-    from asnlsr.tiles import open_tiles, prepare
+    from asnlsr.physics import log_scale
+    from asnlsr.tiles.prepare import prepare
+    from asnlsr.tiles.store import open_tiles
 
     prepare([s.hdr for s in default], tmp_path, tile=128, border="zero", progress=False)
     tiles = open_tiles(tmp_path, "swir2")

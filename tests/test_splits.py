@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from asnlsr.scenes import write_scene
-from asnlsr.splits import ROLES, make_split, read_split, write_split
-from asnlsr.tiles import open_tiles, prepare, tile_ids
+from asnlsr.scenes.envi import write_scene
+from asnlsr.tiles.prepare import prepare
+from asnlsr.tiles.store import ROLES, make_split, open_tiles, read_split, tile_ids, write_split
 from tests.conftest import make_scene, smooth_radiance
 
 
@@ -33,9 +33,9 @@ def test_scenes_per_role(tiny_scenes, tmp_path, monkeypatch, counts):
     names = [f"scene-{k}" for k in range(n)]
     ids = [f"{name}/{row}/0" for name in names for row in (0, 64)]
     spectra = pd.DataFrame(np.arange(2 * n).reshape(n, 2), index=names)
-    monkeypatch.setattr("asnlsr.splits.open_tiles", lambda tiles, domain: None)
-    monkeypatch.setattr("asnlsr.splits.tile_ids", lambda store: ids)
-    monkeypatch.setattr("asnlsr.splits._scene_spectra", lambda tiles: spectra)
+    monkeypatch.setattr("asnlsr.tiles.store.open_tiles", lambda tiles, domain: None)
+    monkeypatch.setattr("asnlsr.tiles.store.tile_ids", lambda store: ids)
+    monkeypatch.setattr("asnlsr.tiles.store._scene_spectra", lambda tiles: spectra)
     split = make_split(tmp_path, by="scene")
     found = [len(scenes_of(split[role])) for role in ("test", "val", "target_train")]
     assert found == [test, val, target]

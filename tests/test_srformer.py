@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from asnlsr.models import build
 from asnlsr.models.layers import Pointwise
+from asnlsr.models.registry import build
 from asnlsr.models.srformer import Block, PermutedAttention, _Depthwise, from_windows, to_windows
 from tests.test_models import count, silent_weights
 

@@ -5,13 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from asnlsr.statistics import (
-    compare_all,
-    friedman,
-    holm,
-    paired_difference,
-    scene_interval,
-)
+from asnlsr.results.statistics import compare_all, friedman, holm, paired_difference, scene_interval
 
 
 def test_five_seeds_cannot_get_below_one_in_sixteen():

@@ -6,7 +6,7 @@ from urllib.parse import unquote
 import pandas as pd
 import pytest
 
-from asnlsr.tables import (
+from asnlsr.results.tables import (
     COLUMNS,
     formatted,
     latex,

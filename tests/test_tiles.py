@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import correlate
 
-from asnlsr.degrade import gaussian_psf
-from asnlsr.domains import DOMAINS, bin_response
-from asnlsr.scenes import open_scene, write_scene
-from asnlsr.tiles import open_tiles, prepare, tile_ids, tile_origins
+from asnlsr.physics import gaussian_psf
+from asnlsr.scenes.bands import DOMAINS, bin_response
+from asnlsr.scenes.envi import open_scene, write_scene
+from asnlsr.tiles.prepare import prepare, tile_origins
+from asnlsr.tiles.store import open_tiles, tile_ids
 from tests.conftest import make_scene, smooth_radiance
 
 

@@ -15,12 +15,12 @@ import xarray as xr
 from safetensors.torch import load_file
 
 from asnlsr.config import AT_ONCE, PRECISIONS, training_config
-from asnlsr.evaluate import KEYS, evaluate
-from asnlsr.models import build
-from asnlsr.runs import load_run
-from asnlsr.tables import render, results_table
-from asnlsr.training import train
-from asnlsr.warmup import (
+from asnlsr.models.registry import build
+from asnlsr.results.evaluate import KEYS, evaluate
+from asnlsr.results.tables import render, results_table
+from asnlsr.training.folder import load_run
+from asnlsr.training.run import train
+from asnlsr.training.warmup import (
     far_apart,
     start_contrast,
     start_stages,
@@ -155,7 +155,7 @@ def test_killed_run_resumes_to_the_same_weights(tiny_tiles, tiny_split, tmp_path
     """SIGKILL after the first checkpoint, then the same call again."""
     overrides = {"steps": 30, "warmup_steps": 4, "log_every": 2, "batch": 2}
     code = (
-        "import sys, json; from asnlsr.training import train; tiles, split, out = sys.argv[1:4];"
+        "import sys, json; from asnlsr.training.run import train; tiles, split, out = sys.argv[1:4];"
         "train('asnlsr', tiles, split, out, preset='smoke', overrides=json.loads(sys.argv[4]),"
         " progress=False)"
     )
@@ -197,7 +197,7 @@ def test_finished_run_returns_at_once_and_is_made_again_by_other_code_alone(
     with pytest.raises(ValueError, match=r"another seed \(asnlsr, seed 0\); remove it"):
         again(1)
     with monkeypatch.context() as patch:
-        patch.setattr("asnlsr.runs._code_hash", lambda: "0" * 64)
+        patch.setattr("asnlsr.training.folder._code_hash", lambda: "0" * 64)
         assert again(0) > written
     again(0)
 

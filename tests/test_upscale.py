@@ -13,13 +13,13 @@ import pytest
 import torch
 
 import asnlsr.upscale as module
-from asnlsr.binning import BinnedScene
-from asnlsr.data import log_scale, unscale
-from asnlsr.degraded import degrade_scene
-from asnlsr.models import build
-from asnlsr.runs import load_run
-from asnlsr.scenes import open_scene, write_scene
-from asnlsr.training import train
+from asnlsr.models.registry import build
+from asnlsr.physics import log_scale, unscale
+from asnlsr.scenes.bands import BinnedScene
+from asnlsr.scenes.degrade import degrade_scene
+from asnlsr.scenes.envi import open_scene, write_scene
+from asnlsr.training.folder import load_run
+from asnlsr.training.run import train
 from asnlsr.upscale import upscale
 from tests.conftest import make_scene, smooth_radiance
 from tests.test_cli import assert_refused

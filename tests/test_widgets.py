@@ -16,7 +16,7 @@ import xarray as xr
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
-from asnlsr.widgets import LARGEST, BandBrowser, encode
+from asnlsr.notebook.browser import LARGEST, BandBrowser, encode
 from tests.chromium import noticed
 from tests.conftest import make_scene
 

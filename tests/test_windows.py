@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from asnlsr.binning import SceneBands
-from asnlsr.data import log_scale
-from asnlsr.models import build
-from asnlsr.scenes import open_scene
-from asnlsr.windows import LEAST, OVERLAP, WINDOW, enlarged_rows, ramps, spans
+from asnlsr.models.registry import build
+from asnlsr.physics import log_scale
+from asnlsr.scenes.bands import SceneBands
+from asnlsr.scenes.envi import open_scene
+from asnlsr.upscale import LEAST, OVERLAP, WINDOW, enlarged_rows, ramps, spans
 from tests.conftest import make_scene
 
 REACH = OVERLAP // 4  # low-resolution pixels from which a blended window knows all around it

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from asnlsr import workflow
-from asnlsr.config import AT_ONCE, Workspace
-from asnlsr.workflow import ROOT, ensure, sources
+from asnlsr.config import AT_ONCE
+from asnlsr.notebook import workspace as workflow
+from asnlsr.notebook.workspace import ROOT, Workspace, ensure, sources
 from tests.smoke_book import smoke_book, snakemake
 
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "asnlsr").rglob("*.py"))
@@ -240,7 +240,7 @@ def test_ensure_makes_what_is_missing_and_only_that(clone):
     (clone / SMOKE / "split-scene.json").unlink()
     (clone / RUN / "run.json").unlink()
     call = (
-        "from asnlsr.config import Workspace; from asnlsr.workflow import ensure; "
+        "from asnlsr.config import Workspace; from asnlsr.notebook.workspace import ensure; "
         "space = Workspace('smoke'); "
         "ensure(space.split(), space.run('bicubic'), preset='smoke')"
     )
@@ -284,7 +284,7 @@ def test_sources_hold_all_that_python_loads(module):
 def test_sources_of_a_notebook_are_what_its_cells_import(tmp_path):
     source = "%matplotlib inline\\nfrom asnlsr.files import x\\n"
     (tmp_path / "n.ipynb").write_text(
-        f'{{"cells": [{{"cell_type": "markdown", "source": "import asnlsr.tiles"}},'
+        f'{{"cells": [{{"cell_type": "markdown", "source": "import asnlsr.tiles.prepare"}},'
         f' {{"cell_type": "code", "source": ["{source}"]}}]}}'
     )
     assert sources(str(tmp_path / "n.ipynb")) == ["asnlsr/__init__.py", "asnlsr/files.py"]

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from asnlsr.evidence import CONTROLS
+from asnlsr.results.evidence import CONTROLS
 
 BOOK = Path("book")
 # Of MathJax only what formulas in TeX need: two thirds of the bundle that has everything.

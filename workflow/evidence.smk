@@ -4,7 +4,7 @@ The long computing may be cut short at any time and goes on with the next call. 
 in data/results is not computed again.
 """
 
-from asnlsr.evidence import SEEDS, check_scenes, plan, read_results
+from asnlsr.results.evidence import SEEDS, check_scenes, plan, read_results
 
 RESULTS = Path("data/results") / SPACE.root.name
 # The ablation is one of the networks, not of the data.

@@ -7,8 +7,9 @@ import matplotlib as mpl
 import nbformat
 import pandas as pd
 
-from asnlsr import diagrams, figures
-from asnlsr.tables import render, results_table
+from asnlsr.notebook import figures
+from asnlsr.notebook import figures as diagrams
+from asnlsr.results.tables import render, results_table
 
 README, PICTURE = Path("README.md"), Path("book/architecture.svg")
 RESULTS = {

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from asnlsr.config import Workspace
-from asnlsr.evidence import plan, record
+from asnlsr.notebook.workspace import Workspace
+from asnlsr.results.evidence import plan, record
 
 RESULTS = Path("data/results")
 

@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
-from asnlsr.config import AT_ONCE, Workspace
-from asnlsr.reference import TOO_LARGE, WEIGHTS, export
+from asnlsr.config import AT_ONCE
+from asnlsr.notebook.workspace import Workspace
+from asnlsr.results.evidence import TOO_LARGE, WEIGHTS, export
 
 
 def main(preset: str, dataset: str, models: list[str]) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asnlsr.models.deconvolution import RichardsonLucy
-from asnlsr.models.output import SuperResolution, doublings, enlarge
-
-if TYPE_CHECKING:  # brings Lightning, which only training needs
-    from asnlsr.batches import TileDataModule
+from asnlsr.models.classical import RichardsonLucy
+from asnlsr.models.layers import SuperResolution, doublings, enlarge
 
 FEATURES, BLOCKS = 48, 6  # channels and residual blocks of the large network
 OWN_FEATURES = 24  # channels of the small one, which has one block and runs for every band
@@ -189,13 +186,13 @@ class Bandwise(nn.Module):
             sr[:, first : first + PART] = start + self.strength * added
         return SuperResolution(sr=sr)
 
-    def take_psf(self, tiles: TileDataModule) -> None:
+    def take_psf(self, tiles: Any) -> None:
         """Take over the known blur, before training."""
         if self.deblurring:
             self.deblurring.psf.copy_(torch.tensor(tiles.psf, dtype=torch.float64))
 
     @torch.no_grad()
-    def fit_strength(self, tiles: TileDataModule) -> None:
+    def fit_strength(self, tiles: Any) -> None:
         """Choose `strength`, after training, by least squares on validation tiles.
 
         What was learned from few tiles is too sure of itself elsewhere.

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asnlsr.models.layers import Pointwise, upsampler
-from asnlsr.models.output import SuperResolution, enlarge
+from asnlsr.models.layers import Pointwise, SuperResolution, enlarge, upsampler
 
 FEATURES = 32
 CHUNKS = 4  # parts of the token sequence that attention does not look beyond

@@ -1,11 +1,49 @@
-"""Layers that several networks share."""
+"""The one output contract of all networks."""
 
 from __future__ import annotations
+
+import math
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asnlsr.models.output import doublings
+
+@dataclass
+class SuperResolution:
+    """What a network returns; fields that it does not have are None.
+
+    Attributes
+    ----------
+    sr : Tensor, (B', C, r h, r w)
+        Super-resolved normalised log radiance. B' is B, or fewer if only some were asked for.
+    sr_half : Tensor, (B', C, r h / 2, r w / 2)
+        The same at half of that size, from a progressive network.
+    reconstruction : Tensor, (B, C, h, w)
+        The input rebuilt from its abundances.
+    abundances : Tensor, (B, K, h, w)
+        Non-negative, summing to 1 over the K materials.
+    domain_logits : Tensor, (B, 2) or (B, 2, h, w)
+        Of a tile or of each pixel; class 0 is the source domain, class 1 the target domain.
+    """
+
+    sr: Tensor
+    sr_half: Tensor | None = None
+    reconstruction: Tensor | None = None
+    abundances: Tensor | None = None
+    domain_logits: Tensor | None = None
+
+
+def enlarge(x: Tensor, scale: int) -> Tensor:
+    """Bicubic enlargement (a = -0.75) of (B, C, h, w) to (B, C, scale h, scale w)."""
+    return F.interpolate(x, scale_factor=scale, mode="bicubic", align_corners=False)
+
+
+def doublings(scale: int) -> int:
+    """Return log2 of the scale; raises `ValueError` unless it is 2, 4 or 8."""
+    if scale not in (2, 4, 8):
+        raise ValueError(f"scale {scale} is not supported: use 2, 4 or 8")
+    return int(math.log2(scale))
 
 
 class Pointwise(nn.Linear):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from asnlsr.models.output import SuperResolution, doublings, enlarge
+from asnlsr.models.layers import SuperResolution, doublings, enlarge
 
 
 class ChannelAttention(nn.Module):

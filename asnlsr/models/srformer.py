@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
-from asnlsr.models.layers import Pointwise, upsampler
-from asnlsr.models.output import SuperResolution, enlarge
+from asnlsr.models.layers import Pointwise, SuperResolution, enlarge, upsampler
 
 WINDOW = 6  # pixels a side; keys and values come in cells of 2 x 2, so 3 a side
 SHIFT = WINDOW // 2  # of every other block

@@ -11,15 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asnlsr.models.srformer import (
-    CELLS,
-    SHIFT,
-    WINDOW,
-    Block,
-    ConvFFN,
-    Group,
-    PermutedAttention,
-)
+from asnlsr.models.srformer import CELLS, SHIFT, WINDOW, Block, ConvFFN, Group, PermutedAttention
 
 
 def plain(network: nn.Module) -> nn.Module:

@@ -1,0 +1,208 @@
+"""Bicubic interpolation, the baseline without parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from asnlsr.metrics import psnr
+from asnlsr.models.layers import SuperResolution, enlarge
+from asnlsr.physics import ForwardOperator, gaussian_psf, grid_offset, halo, log_scale, unscale
+
+
+class Bicubic(nn.Module):
+    """Cubic convolution; PyTorch's a = -0.75, where Keys (1981) has -0.5."""
+
+    def __init__(self, bands: int = 30, scale: int = 4) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> SuperResolution:
+        """Enlarge (B, C, h, w) to (B, C, r h, r w)."""
+        return SuperResolution(sr=enlarge(x, self.scale))
+
+
+LIMIT = 100  # iterations among which `fit` chooses
+NEAR_DB = 0.02  # so far below the best PSNR the fewest iterations do
+_TILES, _EVERY = 8, 5  # what it looks at: so many tiles, and every fifth band; bands are alike
+_TINY = 1e-8  # keeps quotients finite
+
+
+def enlarge_centred(x: Tensor, scale: int) -> Tensor:
+    """Bicubic enlargement (a = -0.75) of (B, C, h, w) for a PSF `grid_offset` off the grid."""
+    sides = [
+        (2 * (torch.arange(scale * n) - grid_offset(scale)) + 1) / (scale * n) - 1
+        for n in x.shape[2:]
+    ]
+    rows, cols = torch.meshgrid(*sides, indexing="ij")
+    grid = torch.stack([cols, rows], -1).expand(len(x), -1, -1, -1).to(x)
+    return F.grid_sample(x, grid, "bicubic", "border", align_corners=False)
+
+
+class CentredBicubic(nn.Module):
+    """Bicubic enlargement that knows the blur: its centre, and what it does at the border.
+
+    It is also where the iterative methods below start. At border `scene` light from outside
+    fell on the tile's low-resolution pixels, so the unknown is the tile with its halo, which is
+    cut off at the end. At border `zero` there was nothing outside.
+
+    Attributes
+    ----------
+    psf : Tensor, (32, 32)
+    zero_border : Tensor, bool
+    iterations : Tensor, int
+        All three are kept with the run, as weights are.
+    """
+
+    psf: Tensor
+    zero_border: Tensor
+    iterations: Tensor
+
+    def __init__(self, bands: int = 30, scale: int = 4) -> None:
+        super().__init__()
+        self.scale = scale
+        self.register_buffer("psf", torch.from_numpy(gaussian_psf()))
+        self.register_buffer("zero_border", torch.tensor(False))
+        self.register_buffer("iterations", torch.tensor(0))
+
+    def fit(self, tiles: Any) -> None:
+        """Take over the known blur; choose the number of iterations on validation tiles."""
+        self.psf.copy_(torch.tensor(tiles.psf, dtype=torch.float64))
+        self.zero_border.fill_(tiles.border == "zero")
+        some = slice(None, None, -(-len(tiles.val_lr) // _TILES))
+        lr, hr = (z[some, ::_EVERY] for z in (tiles.val_lr, tiles.val_hr))
+        estimates = islice(self.estimates(lr), LIMIT + 1)
+        quality = torch.stack([psnr(z, hr, 1).mean() for z in estimates])
+        enough = quality >= quality.max() - NEAR_DB
+        self.iterations.fill_(int(enough.nonzero()[0]))
+
+    def forward(self, x: Tensor) -> SuperResolution:
+        """Super-resolve z (B, C, h, w) to (B, C, r h, r w)."""
+        return SuperResolution(sr=next(islice(self.estimates(x), int(self.iterations), None)))
+
+    def estimates(self, lr: Tensor) -> Iterator[Tensor]:
+        """Yield z (B, C, r h, r w) after 0, 1, ... iterations."""
+        before, after = self._halo()
+        height, width = (before + self.scale * n + after for n in lr.shape[-2:])
+        border = "zero" if self.zero_border else "open"
+        blur = ForwardOperator((height, width), self.scale, border, self.psf.numpy(), like=lr)
+        light = blur(lr.new_ones(height, width))  # below 1 only at border `zero`
+        start = self.enlarge(log_scale(unscale(lr) / light))
+        for z in chain([start], self.iterate(blur, lr, start)):
+            yield z[..., before : height - after, before : width - after]
+
+    def enlarge(self, x: Tensor) -> Tensor:
+        """Enlarge (B, C, h, w) to the tile with its halo, repeating the border."""
+        before, after = self._halo()
+        rim = -(-max(before, after) // self.scale)  # low-resolution pixels that cover the halo
+        wide = enlarge_centred(F.pad(x, [rim] * 4, mode="replicate"), self.scale)
+        return F.pad(wide, [before - rim * self.scale, after - rim * self.scale] * 2)
+
+    def _halo(self) -> tuple[int, int]:
+        return (0, 0) if self.zero_border else halo(self.scale)
+
+    def iterate(self, blur: ForwardOperator, lr: Tensor, z: Tensor) -> Iterator[Tensor]:
+        """Yield better and better z, with its halo, from a first one; here none."""
+        yield from ()
+
+
+class RichardsonLucy(CentredBicubic):
+    r"""Multiplicative updates towards the most likely radiance L under photon noise.
+
+    .. math:: L \leftarrow \frac{L}{A^\top 1} \cdot A^\top \frac{Y}{A L}
+
+    L stays positive and sends the flux that was seen: :math:`\sum A L = \sum Y`.
+
+    References
+    ----------
+    Richardson 1972; Lucy 1974; the halo as unknown: Bertero & Boccacci 2005.
+    """
+
+    def iterate(self, blur: ForwardOperator, lr: Tensor, z: Tensor) -> Iterator[Tensor]:
+        """Yield the estimate after every update."""
+        seen, radiance = unscale(lr), unscale(z)
+        share = blur.adjoint(lr.new_ones(lr.shape[-2:]))  # of a pixel's light that was seen
+        while True:
+            change = blur.adjoint(seen / blur(radiance).clamp(min=_TINY))
+            radiance = radiance * (change + _TINY) / (share + _TINY)  # unseen pixels stay
+            yield log_scale(radiance)
+
+
+class BackProjection(CentredBicubic):
+    r"""Add the enlarged difference between what was seen and what the estimate would give.
+
+    .. math:: z \leftarrow z + U \bigl( z(Y) - z(A L) \bigr)
+
+    U is the bicubic enlargement centred on the PSF. The blur acts on radiance; the difference is
+    taken in z, where a dark pixel counts as much as a bright one and none becomes negative.
+
+    References
+    ----------
+    Irani & Peleg 1991.
+    """
+
+    def iterate(self, blur: ForwardOperator, lr: Tensor, z: Tensor) -> Iterator[Tensor]:
+        """Yield the estimate after every update."""
+        while True:
+            z = z + self.enlarge(lr - log_scale(blur(unscale(z))))
+            yield z
+
+
+SIDE = 7  # low-resolution pixels in a row and in a column that a filter sees
+_MIDDLE = SIDE**2 // 2
+PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # relative to the mean square of an input
+
+
+class LinearFilter(nn.Module):
+    """Every high-resolution value as a weighted mean of the low-resolution values around it.
+
+    One filter for each of the r x r places in a low-resolution pixel, the same for all bands,
+    on z. Its weights sum to 1: a factor on the radiance passes through.
+
+    Attributes
+    ----------
+    taps : Parameter, (r^2, 1, SIDE, SIDE)
+        Of ridge regression on pairs of source tiles; zero until `fit`.
+    """
+
+    def __init__(self, bands: int = 30, scale: int = 4) -> None:
+        super().__init__()
+        self.scale = scale
+        self.taps = nn.Parameter(torch.zeros(scale**2, 1, SIDE, SIDE), requires_grad=False)
+
+    def forward(self, x: Tensor) -> SuperResolution:
+        """Super-resolve z (B, C, h, w) to (B, C, r h, r w)."""
+        places = F.conv2d(_with_rim(x.flatten(0, 1)[:, None]), self.taps)  # (B C, r^2, h, w)
+        return SuperResolution(
+            sr=F.pixel_shuffle(places, self.scale)[:, 0].unflatten(0, x.shape[:2])  # type: ignore[no-untyped-call]
+        )
+
+    def fit(self, tiles: Any) -> None:
+        """Solve the normal equations of the source tiles; choose the penalty on validation."""
+        square = torch.zeros(SIDE**2, SIDE**2, dtype=torch.float64)
+        moments = torch.zeros(SIDE**2, self.scale**2, dtype=torch.float64)
+        for lr, hr in zip(tiles.batches.source_lr, tiles.batches.source_hr, strict=True):
+            seen = F.unfold(_with_rim(lr[:, None]), SIDE)  # (C, SIDE^2, h w)
+            centre = seen[:, _MIDDLE, None].clone()
+            seen -= centre  # weights that sum to 1 are free weights of differences
+            wanted = F.pixel_unshuffle(hr[:, None], self.scale).flatten(2) - centre
+            square += torch.einsum("cpn,cqn->pq", seen, seen)
+            moments += torch.einsum("cpn,csn->ps", seen, wanted)
+        quality = {}
+        for penalty in PENALTIES:
+            ridge = penalty * square.diagonal().mean() * torch.eye(SIDE**2, dtype=torch.float64)
+            taps = torch.linalg.solve(square + ridge, moments).T
+            taps[:, _MIDDLE] = 1 - taps.sum(1)  # the centre of differences has weight 0
+            self.taps.copy_(taps.view_as(self.taps))
+            quality[psnr(self(tiles.val_lr).sr, tiles.val_hr, 1).mean()] = self.taps.clone()
+        self.taps.copy_(quality[max(quality)])
+
+
+def _with_rim(images: Tensor) -> Tensor:
+    """Repeat the border of (N, 1, h, w) as far as a filter sees."""
+    return F.pad(images, [SIDE // 2] * 4, mode="replicate")

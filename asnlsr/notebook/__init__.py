@@ -1,0 +1,1 @@
+"""What only chapters use: where results live, figures, the band browser."""

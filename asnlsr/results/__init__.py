@@ -1,0 +1,1 @@
+"""From finished runs to numbers: metrics, distances of domains, statistics, tables, evidence."""

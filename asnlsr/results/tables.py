@@ -1,0 +1,165 @@
+"""The results table: means and spreads from the long table of metrics."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pandas as pd
+
+from asnlsr.config import AT_ONCE
+from asnlsr.metrics import METRICS
+from asnlsr.models.registry import MODELS, ORACLES
+from asnlsr.results.statistics import FEWEST, paired_difference, seed_table
+
+COLUMNS = ("psnr", "ssim", "ergas", "sam_deg", "rmse", "train_minutes", "ms_per_tile")
+
+
+def results_table(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
+    """Aggregate tile metrics to one row per model and recipe.
+
+    Tiles are averaged first; mean and standard deviation (ddof 1) are then taken over seeds.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        As written by `evaluate`, of one protocol.
+    domain : str
+        `swir2` (target) or `swir1` (source).
+
+    Returns
+    -------
+    DataFrame
+        Index (model, recipe) in the order of the registry; columns (metric, "mean" | "std" |
+        "seeds"). The spread of a single seed is NaN.
+
+    Raises
+    ------
+    ValueError
+        If there is no row of `domain`, or rows of more than one protocol.
+    """
+    if metrics["protocol"].nunique() > 1:
+        raise ValueError("rows of two protocols are not comparable: make a table of each")
+    rows = metrics[(metrics["domain"] == domain) & metrics["metric"].isin(COLUMNS)]
+    if rows.empty:
+        raise ValueError(f"no metrics of domain {domain!r} in the table")
+    keys = ["model", "recipe", "metric"]
+    per_seed = rows.groupby([*keys, "seed"])["value"].mean()
+    spread = pd.DataFrame(per_seed.groupby(keys).agg(["mean", "std", "count"]))
+    spread = spread.rename(columns={"count": "seeds"})
+    table = pd.DataFrame(spread.unstack("metric")).swaplevel(axis=1)
+    order = {name: place for place, name in enumerate(MODELS)}
+    table = table.sort_index(key=lambda names: names.map(lambda name: order.get(name, len(order))))
+    return table.loc[:, [c for c in COLUMNS if c in table.columns.get_level_values(0)]]
+
+
+def marked_best(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
+    """Say which rows of `results_table` are best, and which may be as good.
+
+    Returns
+    -------
+    DataFrame of str
+        Index and metrics as in `results_table`, without the times: ★ for the best mean, ≈ where
+        the 95 % interval of the difference to it, on common seeds, holds 0, ? where there are
+        fewer than `FEWEST` common seeds to tell, or nothing random in either. An oracle
+        competes with nothing and has no mark.
+    """
+    marks = {}
+    rivals = metrics[~metrics["model"].isin(ORACLES)]
+    for metric in COLUMNS[:5]:
+        table = seed_table(rivals, metric, domain)
+        best = table.mean().idxmax() if METRICS[metric][1] else table.mean().idxmin()
+        marks[metric] = {row: _mark(table[[row, best]].dropna(), row == best) for row in table}
+    return pd.DataFrame(marks).rename_axis(["model", "recipe"])
+
+
+def _mark(pair: pd.DataFrame, best: bool) -> str:
+    if best:
+        return "★"
+    if len(pair) < FEWEST or pair.columns.get_level_values("model").isin(AT_ONCE).all():
+        return "?"
+    found = paired_difference(pair.iloc[:, 0], pair.iloc[:, 1])
+    return "≈" if found.low <= 0 <= found.high else ""
+
+
+def formatted(table: pd.DataFrame, marks: pd.DataFrame | None = None) -> pd.DataFrame:
+    """Text of a table from `results_table`: mean, ± spread of several seeds, mark of the best."""
+    digits = {"psnr": 2, "sam_deg": 2, "ergas": 2, "train_minutes": 1, "ms_per_tile": 0, "rmse": 4}
+    text = pd.DataFrame(index=range(len(table)))
+    recipes = table.index.get_level_values("recipe")
+    one_recipe = len(set(recipes)) == 1
+    text["model"] = [
+        (MODELS[model].label if model in MODELS else model)
+        + ("" if one_recipe or model in AT_ONCE else f" ({recipe})")
+        for model, recipe in table.index
+    ]
+    for metric in dict.fromkeys(table.columns.get_level_values(0)):
+        label, higher = METRICS[metric]
+        arrow = "" if metric in ("train_minutes", "ms_per_tile") else " ↑" if higher else " ↓"
+        n = digits.get(metric, 3)
+        mark = {} if marks is None else marks.get(metric, {})
+        text[label + arrow] = [
+            f"{row['mean']:.{n}f}"
+            + (f" ± {row['std']:.{n}f}" if row["seeds"] > 1 else "")
+            + (f"\N{NO-BREAK SPACE}{mark[key]}" if mark.get(key) else "")
+            for key, row in table[metric].iterrows()
+        ]
+    return text
+
+
+def render(table: pd.DataFrame, fmt: str = "md") -> str:
+    """Return a table from `results_table` as Markdown, CSV or LaTeX text.
+
+    Raises
+    ------
+    ValueError
+        On another format.
+    """
+    if fmt == "md":
+        return formatted(table).to_markdown(index=False, disable_numparse=True)
+    if fmt == "csv":
+        flat = table.copy()
+        flat.columns = ["_".join(column) for column in table.columns.to_flat_index()]
+        return flat.to_csv()
+    if fmt == "latex":
+        return latex(formatted(table))
+    raise ValueError(f"unknown format {fmt!r}: choose md, csv or latex")
+
+
+_TEX = {"★": "star", "≈": "approx", "±": "pm", "↑": "uparrow", "↓": "downarrow", "γ": "gamma"}
+
+
+def latex(text: pd.DataFrame) -> str:
+    """Return the LaTeX of a table of text; needs only the package booktabs."""
+    tex = text.to_latex(index=False, escape=True, na_rep="-")
+    for sign, name in _TEX.items():
+        tex = tex.replace(sign, f"$\\{name}$")
+    return tex.replace("\N{NO-BREAK SPACE}", "~")
+
+
+# Sorts by the numbers with which the cells of the clicked column begin, else by their text.
+_SORT = """
+const th = event.target.closest('th'), body = this.tBodies[0];
+if (!th || !this.tHead.contains(th)) return;
+const down = th.dataset.down = th.dataset.down ? '' : '1', sign = down ? -1 : 1;
+const cell = row => row.cells[th.cellIndex].textContent;
+const order = (a, b) => (parseFloat(a) - parseFloat(b)) || a.localeCompare(b);
+body.append(...[...body.rows].sort((p, q) => sign * order(cell(p), cell(q))));
+""".replace("\n", " ")
+
+
+def sortable(text: pd.DataFrame, name: str) -> str:
+    """Return HTML of a table that sorts by the clicked column, with links to CSV and LaTeX.
+
+    What is missing has a dash. All of it is in the text: no script is loaded and nothing is
+    asked of another host.
+    """
+    html = text.to_html(index=False, border=0, na_rep="-")
+    html = html.replace("± ", "±\N{NO-BREAK SPACE}")
+    html = html.replace("<table", f'<table title="click a heading to sort" onclick="{_SORT}"', 1)
+    files = {"csv": text.to_csv(index=False), "tex": latex(text)}
+    links = [
+        f'<a download="{name}.{kind}" href="data:text/plain;charset=utf-8,{quote(content)}">'
+        f"{kind.upper()}</a>"
+        for kind, content in files.items()
+    ]
+    return f"{html}<p>click a heading to sort; download as {' or '.join(links)}</p>"

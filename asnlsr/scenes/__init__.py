@@ -1,0 +1,1 @@
+"""Radiance scenes in ENVI files, their bands, coarser twins of them."""

@@ -1,0 +1,84 @@
+"""A scene seen by a coarser sensor, as an ENVI scene: for testing on known truth."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from asnlsr.physics import SIZE, blur_decimate, halo
+from asnlsr.scenes.bands import SceneBands
+from asnlsr.scenes.envi import check_output, open_scene, resampled_fields, write_scene
+
+logger = logging.getLogger(__name__)
+_REACH = SIZE // 2  # the kernel reaches no further, whatever the scale
+_BLOCK_ROWS = 8  # low-resolution rows worked on at a time
+
+
+def degrade_scene(hdr: Path, out: Path, scale: int = 4, progress: bool = True) -> None:
+    """Blur every channel of a scene and keep every r-th pixel, by blocks of rows.
+
+    Negative radiance is read as 0 and counted in the log, as by `asnlsr prepare`.
+
+    Parameters
+    ----------
+    hdr, out : Path
+        ENVI headers of the scene and of the scene to write.
+    scale : int
+        r, 2 to 32.
+    progress : bool
+        Show a progress bar on stderr.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If the scene or an argument cannot be used, or ``out`` is a scene that was not degraded
+        here; the message names it.
+    """
+    bands = SceneBands(open_scene(hdr))
+    scene, out = bands.scene, Path(out)
+    check_output(scene, out)
+    if out.exists() and "degraded by" not in open_scene(out).header:
+        raise ValueError(f"{out}: is another scene; choose another --out")
+    if not 2 <= scale <= SIZE:
+        raise ValueError(f"scale {scale}: must be 2 to {SIZE}")
+    if min(scene.rows, scene.cols) < scale:
+        raise ValueError(f"{hdr}: {scene.rows} x {scene.cols} pixels, too few for scale {scale}")
+    fields = resampled_fields(scene, scale, finer=False)
+    fields["description"] = f"{scene.name}, degraded by {scale}; radiance, W m-2 sr-1 nm-1"
+    fields["degraded_by"] = scale
+    if not scene.usable.all():
+        fields["bbl"] = scene.usable.astype(int).tolist()
+    if scene.fwhm_nm is not None:
+        fields["fwhm"] = [f"{value:.10g}" for value in scene.fwhm_nm]
+    shape = (scene.rows // scale, scene.cols // scale, scene.channels)
+    blocks = tqdm(
+        _low_resolution(bands, scale),
+        total=-(-shape[0] // _BLOCK_ROWS),
+        unit="block",
+        desc="degrade",
+        disable=not progress,
+    )
+    write_scene(out, blocks, shape, scene.wavelength_nm, **fields)
+    if bands.clipped:
+        logger.warning("%s: %d negative values clipped to 0", scene.img, bands.clipped)
+
+
+def _low_resolution(bands: SceneBands, scale: int) -> Iterator[NDArray[np.float32]]:
+    """Yield blocks of low-resolution rows (any, cols // scale, channels) from the top."""
+    rows, cols = bands.scene.rows // scale, bands.scene.cols // scale
+    before, after = halo(scale)
+    starts = range(0, rows, _BLOCK_ROWS)
+    strips = bands.strips([scale * start for start in starts], scale * _BLOCK_ROWS, _REACH)
+    for start, strip in zip(starts, strips, strict=True):
+        inner = [
+            slice(_REACH - before, _REACH + scale * count + after)
+            for count in (min(_BLOCK_ROWS, rows - start), cols)
+        ]
+        low = blur_decimate(torch.from_numpy(strip[:, inner[0], inner[1]]), scale)
+        yield np.moveaxis(low.numpy(), 0, -1)

@@ -1,0 +1,1 @@
+"""Simulated radiance scenes of parks and buildings."""

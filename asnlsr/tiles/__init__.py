@@ -1,0 +1,1 @@
+"""Pairs of sharp and blurred tiles, and the role of each."""

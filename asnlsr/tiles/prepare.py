@@ -1,0 +1,247 @@
+"""Scenes to tiles: HR/LR pairs and their provenance, one zarr per domain."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from asnlsr import __version__
+from asnlsr.files import remove, scratch, sha256
+from asnlsr.physics import SIZE, blur_decimate, degrade, gaussian_psf, halo
+from asnlsr.scenes.bands import BANDS, DOMAINS, BinnedScene
+from asnlsr.scenes.envi import open_scene
+from asnlsr.tiles.store import _DIMS
+
+logger = logging.getLogger(__name__)
+LEAST = 16  # pixels of a tile: the window of SSIM is 11 wide
+_REACH = SIZE // 2  # the kernel reaches no further out of a tile, whatever the scale
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    tile: int
+    scale: int
+    border: str
+
+    def __post_init__(self) -> None:
+        if self.border not in ("scene", "zero"):
+            raise ValueError(f"border {self.border!r} is neither 'scene' nor 'zero'")
+        fits = 2 <= self.scale <= SIZE and self.tile % self.scale == self.tile % 2 == 0
+        if not fits or self.tile < LEAST:
+            raise ValueError(
+                f"tile {self.tile} with scale {self.scale}: scale must be 2 to {SIZE}, "
+                f"tile even, a multiple of it and at least {LEAST}"
+            )
+
+
+class _TiledScene(BinnedScene):
+    """A scene and where its tiles stand."""
+
+    def __init__(self, hdr: Path, tile: int) -> None:
+        super().__init__(open_scene(hdr))
+        rows, cols = self.scene.rows, self.scene.cols
+        self.row0, self.col0 = tile_origins(rows, tile), tile_origins(cols, tile)
+        if not self.row0 or not self.col0:
+            raise ValueError(
+                f"{hdr}: {rows} x {cols} pixels, smaller than a tile of {tile}; "
+                "choose a smaller --tile"
+            )
+
+
+def tile_origins(length: int, tile: int) -> list[int]:
+    """First rows (or columns) of the tiles along a side of ``length`` pixels.
+
+    Side by side from the start; a last tile is moved back inside, unless it would overlap its
+    neighbour by half or more.
+    """
+    origins = list(range(0, length - tile + 1, tile))
+    rest = length - len(origins) * tile
+    return [*origins, length - tile] if origins and 2 * rest > tile else origins
+
+
+def prepare(
+    scenes: Sequence[Path],
+    out: Path,
+    tile: int = 128,
+    scale: int = 4,
+    border: str = "scene",
+    progress: bool = True,
+) -> None:
+    """Cut scenes into tiles of both domains: ``out/swir1.zarr`` and ``out/swir2.zarr``.
+
+    Streams the scenes by blocks of rows. Negative radiance is clipped to 0; its count goes to
+    the log and into the attributes.
+
+    Parameters
+    ----------
+    scenes : sequence of Path
+        ENVI headers.
+    out : Path
+        Folder of the store; earlier tiles in it are replaced when all is done.
+    tile : int
+        Rows and columns of a tile (pixels), even and a multiple of ``scale``.
+    scale : int
+        Decimation r of ``lr``; that of ``lr_x2`` is always 2.
+    border : {"scene", "zero"}
+        Blur the scene, reflected at its edge, then cut; or blur each tile alone, zeros around.
+    progress : bool
+        Show a progress bar on stderr.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If a scene or an argument cannot be used; the message names it.
+    """
+    recipe = _Recipe(tile, scale, border)
+    sources = [_TiledScene(Path(hdr), tile) for hdr in scenes]
+    _check_together(sources)
+    out = Path(out)
+    with scratch(out / "tiles") as stage:
+        stores = [_create_store(stage, name, sources, recipe) for name in DOMAINS]
+        strips = sum(len(source.row0) for source in sources)
+        provenance = []
+        first = 0
+        with tqdm(total=strips, unit="strip", desc="prepare", disable=not progress) as bar:
+            for source in sources:
+                provenance.append(_cut(source, recipe, stores, first, bar))
+                first += len(source.row0) * len(source.col0)
+        for store in stores:
+            store.attrs["scenes"] = provenance
+        # Both old stores go before a new one comes: never one old beside one new.
+        for name in DOMAINS:
+            remove(out / f"{name}.zarr")
+        for name in DOMAINS:
+            (stage / f"{name}.zarr").replace(out / f"{name}.zarr")
+    for source in sources:
+        if source.clipped:
+            logger.warning("%s: %d negative values clipped to 0", source.scene.img, source.clipped)
+
+
+def _check_together(sources: Sequence[_TiledScene]) -> None:
+    """Refuse scenes of one name or with bands at different wavelengths."""
+    if not sources:
+        raise ValueError("no scene given; name at least one ENVI header")
+    names = [source.scene.name for source in sources]
+    for source in sources:
+        if names.count(source.scene.name) > 1:
+            raise ValueError(f"{source.scene.hdr}: two scenes of this name; rename one of them")
+        shift = np.abs(source.centres_nm - sources[0].centres_nm).max()
+        if shift > np.diff(sources[0].centres_nm).min() / 2:
+            raise ValueError(
+                f"{source.scene.hdr}: bands lie up to {shift:.1f} nm from those of "
+                f"{sources[0].scene.hdr}; prepare the two apart"
+            )
+
+
+def _create_store(
+    stage: Path, domain: str, sources: Sequence[_TiledScene], recipe: _Recipe
+) -> zarr.Group:
+    """Create the zarr of a domain: coordinates and recipe filled in, arrays still empty."""
+    places = [(s.scene.name, row, col) for s in sources for row in s.row0 for col in s.col0]
+    columns = dict(zip(("scene", "row0", "col0"), zip(*places, strict=True), strict=True))
+    first = list(DOMAINS).index(domain) * BANDS
+    coords = {name: ("tile", np.array(values)) for name, values in columns.items()}
+    coords["wavelength_nm"] = ("band", sources[0].centres_nm[first : first + BANDS])
+    attrs = vars(recipe) | {
+        "domain": domain,
+        "psf": gaussian_psf().tolist(),
+        "asnlsr_version": __version__,
+    }
+    path = stage / f"{domain}.zarr"
+    xr.Dataset(coords=coords, attrs=attrs).to_zarr(path, zarr_format=2, consolidated=False)
+    store = zarr.open_group(path, mode="r+", zarr_format=2)
+    for name, dims in _DIMS.items():
+        side = recipe.tile // {"hr": 1, "lr": recipe.scale, "lr_x2": 2}[name]
+        store.create_array(
+            name,
+            shape=(len(places), BANDS, side, side),
+            chunks=(1, BANDS, side, side),
+            dtype="float32",
+            fill_value=None,  # xarray would read a fill value of 0 as missing
+            compressors=None,  # sensor noise does not compress
+            attributes={"_ARRAY_DIMENSIONS": ["tile", "band", *dims]},
+        )
+    return store
+
+
+def _cut(
+    source: _TiledScene,
+    recipe: _Recipe,
+    stores: Sequence[zarr.Group],
+    first: int,
+    bar: tqdm[NoReturn],
+) -> dict[str, Any]:
+    """Write the tiles of a scene, numbered from ``first`` on, and tell where they came from."""
+    scene = source.scene
+
+    def write(strip: NDArray[np.float32], first: int) -> None:
+        for name, cut in _pairs(strip, source.col0, recipe).items():
+            for store, bands in zip(stores, np.split(cut, 2, axis=1), strict=True):
+                store[name][first : first + len(bands)] = bands  # type: ignore[index]
+
+    # One thread reads, bins and hashes while the other blurs and writes the strip before.
+    with (
+        ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as writer,
+        ThreadPoolExecutor(1) as hasher,
+        _one_torch_thread(),
+    ):
+        digest = hasher.submit(sha256, scene.img)
+        pending: Future[None] | None = None
+        for strip in source.strips(source.row0, recipe.tile, _REACH):
+            if pending:
+                pending.result()
+            pending = writer.submit(write, strip, first)
+            first += len(source.col0)
+            bar.update()
+        if pending:
+            pending.result()
+        return {
+            "name": scene.name,
+            "rows": scene.rows,
+            "cols": scene.cols,
+            "negative_clipped": source.clipped,
+            "wavelength_nm": source.centres_nm.tolist(),
+            "sha256": {"img": digest.result(), "hdr": sha256(scene.hdr)},
+        }
+
+
+@contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Keep torch to the calling thread: its pool spins where others want the cores."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _pairs(
+    strip: NDArray[np.float32], col0: Sequence[int], recipe: _Recipe
+) -> dict[str, NDArray[np.float32]]:
+    """Cut a strip into tiles and their degraded twins, each (tiles, 2 * BANDS, side, side)."""
+    wide = recipe.tile + 2 * _REACH
+    windows = torch.from_numpy(np.concatenate([strip[..., col : col + wide] for col in col0]))
+    hr = windows[:, _REACH:-_REACH, _REACH:-_REACH]
+
+    def low(scale: int) -> torch.Tensor:
+        if recipe.border == "zero":
+            return degrade(hr, scale, "zero")
+        before, after = halo(scale)
+        inner = slice(_REACH - before, _REACH + recipe.tile + after)
+        return blur_decimate(windows[:, inner, inner], scale)
+
+    cuts = {"hr": hr, "lr": low(recipe.scale), "lr_x2": low(2)}
+    return {name: cut.reshape(len(col0), -1, *cut.shape[1:]).numpy() for name, cut in cuts.items()}

@@ -1,0 +1,106 @@
+"""Losses on normalised log radiance z."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from asnlsr.metrics import spectral_angle
+from asnlsr.models.layers import SuperResolution
+
+SAM_WEIGHT = 0.1  # weight of the angle (radians) beside the mean absolute error
+
+
+def fidelity(estimate: Tensor, truth: Tensor) -> Tensor:
+    """Mean absolute error + 0.1 mean spectral angle (radians); 0 for an empty batch."""
+    if len(truth) == 0:
+        return estimate.new_zeros(())  # pixel shuffle has no gradient of an empty batch
+    estimate = estimate.to(truth.dtype)  # bfloat16 would round angles to hundredths
+    angle = spectral_angle(estimate, truth).mean()
+    return F.l1_loss(estimate, truth) + SAM_WEIGHT * angle
+
+
+def coral(source: Tensor, target: Tensor) -> Tensor:
+    """Squared distance of the covariances of features (n, K) and (m, K), over 4 K^2.
+
+    References
+    ----------
+    Sun & Saenko 2016, "Deep CORAL", equation 1.
+    """
+    apart = torch.cov(source.T) - torch.cov(target.T)
+    return apart.square().sum() / (4 * source.shape[1] ** 2)
+
+
+def mmd(source: Tensor, target: Tensor) -> Tensor:
+    """Unbiased squared maximum mean discrepancy, as `alignment.mmd`, with a gradient.
+
+    Parameters
+    ----------
+    source, target : Tensor, (n, K) and (m, K)
+        Of features that are all equal the discrepancy is 0.
+
+    References
+    ----------
+    Gretton et al. 2012, JMLR 13, equation 3; Long et al. 2015 as a loss of features.
+    """
+    joint, n, m = torch.cat([source, target]), len(source), len(target)
+    squared = (joint[:, None] - joint).square().sum(2)
+    with torch.no_grad():  # the kernel's width is a yardstick, no way to lower the loss
+        apart = squared[squared > 0]
+        width = 2 * apart.median() if len(apart) else 1.0
+    kernel = torch.exp(-squared / width)
+    within_source = (kernel[:n, :n].sum() - n) / (n * (n - 1))
+    within_target = (kernel[n:, n:].sum() - m) / (m * (m - 1))
+    return within_source + within_target - 2 * kernel[:n, n:].mean()
+
+
+# Weights with which either, unaligned, is as large as the super-resolution loss of a `demo` run.
+ALIGNMENTS = {"coral": (coral, 1e4), "mmd": (mmd, 0.02)}
+ALIGN_EVERY = 3  # every third pixel of a crop: MMD compares all pairs
+
+
+def domain_labels(logits: Tensor, domain: Tensor) -> Tensor:
+    """Spread the domain of a tile (B,) over its logits (B, 2) or (B, 2, h, w)."""
+    return domain.view(-1, *[1] * (logits.ndim - 2)).expand(logits[:, 0].shape)
+
+
+def training_losses(
+    output: SuperResolution,
+    batch: dict[str, Tensor],
+    super_resolve: bool = True,
+    align: str = "",
+) -> dict[str, Tensor]:
+    """Return the terms of the training objective; their sum is minimised.
+
+    Parameters
+    ----------
+    output : SuperResolution
+        Of the network on `batch["lr"]`, with `sr` for its source tiles only.
+    batch : dict
+        `lr` (B, C, h, w), source tiles first; `hr` (B_source, C, r h, r w), source tiles only;
+        `domain` (B,), 0 source and 1 target.
+        Of a progressive network also `lr_x2` (B_source, C, r h / 2, r w / 2).
+    super_resolve : bool
+        False in the unmixing warm-up, where only the reconstruction counts.
+    align : str
+        Loss of `ALIGNMENTS` between the abundances of the source and of the target tiles.
+    """
+    losses = {}
+    if output.reconstruction is not None:
+        losses["loss_unmix"] = fidelity(output.reconstruction, batch["lr"])
+    if super_resolve:
+        single_image = output.reconstruction is None  # those are trained without the angle
+        losses["loss_sr"] = (F.l1_loss if single_image else fidelity)(output.sr, batch["hr"])
+        if output.sr_half is not None:
+            losses["loss_half"] = F.l1_loss(output.sr_half, batch["lr_x2"])
+        if output.domain_logits is not None:
+            labels = domain_labels(output.domain_logits, batch["domain"])
+            losses["loss_domain"] = F.cross_entropy(output.domain_logits, labels)
+        if align and output.abundances is not None:
+            loss, weight = ALIGNMENTS[align]
+            pixels = output.abundances.flatten(2)[:, :, ::ALIGN_EVERY].transpose(1, 2)  # (B, n, K)
+            domains = [pixels[batch["domain"] == domain].flatten(0, 1) for domain in (0, 1)]
+            if all(map(len, domains)):  # a batch of recipe `published` may lack one
+                losses["loss_align"] = weight * loss(*domains)
+    return losses
