@@ -10,10 +10,8 @@ import sys
 from shlex import join as quoted
 from pathlib import Path
 
-from asnlsr.config import AT_ONCE, PROTOCOLS, preset
+from asnlsr.config import PRESETS, PROTOCOLS, Experiment
 from asnlsr.notebook.workspace import Workspace
-from asnlsr.scenes.envi import open_scene
-from asnlsr.notebook.workspace import sources
 
 PRESET = config.get("preset", "demo")
 DATASET = config.get("dataset", "simulated")
@@ -27,7 +25,9 @@ if not re.fullmatch(r"[a-z0-9_]+", DATASET):  # it becomes a part of paths
     raise WorkflowError(f"dataset {DATASET!r}: use small letters, digits and _ only")
 if DATASET == "simulated" and config.get("scenes_dir"):
     raise WorkflowError("SCENES_NAME=simulated is the name of the book's own scenes: choose another")
-SIZES = preset(PRESET)
+if PRESET not in PRESETS:
+    raise WorkflowError(f"unknown preset {PRESET!r}: choose one of {', '.join(PRESETS)}")
+SIZES = PRESETS[PRESET]
 SEED = 0
 
 # Relative paths, so that the record of what was made stays true when the folder is moved.
@@ -57,6 +57,8 @@ def tile_side():
     """Return the side of the tiles: that of the preset, smaller where scenes do not hold two."""
     if DATASET == "simulated":
         return SIZES.tile
+    from asnlsr.scenes.envi import open_scene
+
     try:
         opened = [open_scene(Path(header)) for header in scene_headers()]
     except (OSError, ValueError) as error:
@@ -65,14 +67,15 @@ def tile_side():
     return min(SIZES.tile, 64) if small else SIZES.tile
 
 
-def run_file(model, protocol="blind", recipe="warm"):
-    """Return the file that says that a training run is finished."""
-    return f"{SPACE.run(model, protocol, recipe, SEED)}/run.json"
+def of_run(model, file, protocol="blind", recipe="warm"):
+    """Return a file in the folder of a training run."""
+    return f"{SPACE.root}/runs/{Experiment(model, PRESET, protocol, recipe, SEED).name}/{file}"
 
 
-def metrics_file(model, protocol="blind", recipe="warm"):
-    """Return the file of the test metrics of a training run."""
-    return f"{SPACE.run(model, protocol, recipe, SEED)}/metrics.csv"
+def code(*parts):
+    """Return the files of the package in some folders or of some names: what a step depends on."""
+    files = [path for part in parts for path in sorted(Path("asnlsr").glob(part))]
+    return [str(path) for path in files if path.suffix in (".py", ".js", ".css")]
 
 
 def tiles_and_split(protocol, variant=""):
@@ -84,8 +87,8 @@ def tiles_and_split(protocol, variant=""):
 
 def training_arguments(variant):
     """Return what the command line calls `MODEL` or `MODEL_SETTING_SETTING`."""
-    model, *settings = variant.split("_")
-    return " --set ".join([model, *(text for text in settings if text != "by=tile")])
+    model, *settings = re.split(r"_(?=[a-z_]+=)", variant)
+    return " --set ".join([model, *settings])
 
 
 def border_of(by):
@@ -93,55 +96,10 @@ def border_of(by):
     return dict(PROTOCOLS.values())[by]
 
 
-# Recorded results, as far as there are any: see workflow/evidence.smk.
-RECORDS = sorted(map(str, Path("data/results").glob("*-demo/*")))
-# What each chapter reads. It is made before the chapter runs, which therefore never trains.
-BLIND = list(tiles_and_split("blind").values())
-READS = {
-    "01": [str(SPACE.scenes)] if DATASET == "simulated" else [],
-    "02": BLIND,
-    "03": [*BLIND, "data/paper/table1.csv"],
-    "04": [
-        *BLIND,
-        *map(run_file, ["bicubic", "snlsr-frozen", "snlsr", "snlsr-unmix", "asnlsr"]),
-        run_file("asnlsr", recipe="published"),
-        str(SPACE.metrics("blind")),
-    ],
-    "05": [
-        *BLIND,
-        *map(run_file, ["snlsr-unmix", "asnlsr"]),
-        *map(metrics_file, ["snlsr-unmix", "asnlsr"]),
-        *RECORDS,
-    ],
-    "06": [
-        *BLIND,
-        *map(run_file, ["bicubic", "rcam", "esrt", "srformer"]),
-        str(SPACE.metrics("blind")),
-    ],
-    "07": [*BLIND, *map(run_file, [*AT_ONCE, "asnlsr"]), str(SPACE.metrics("blind"))],
-    "08": [
-        *BLIND,
-        *map(run_file, ["bicubic", "richardson-lucy", "esrt", "asnlsr"]),
-        *map(run_file, ["bandwise", "bandwise-oracle"]),
-        str(SPACE.metrics("blind")),
-        *RECORDS,
-    ],
-    "09": [*BLIND, run_file("bicubic"), run_file("asnlsr")],
-    "10": [
-        *BLIND,
-        str(SPACE.metrics("blind")),
-        run_file("asnlsr", recipe="published"),
-        "data/paper/table1.csv",
-        *RECORDS,
-    ],
-    "11": [
-        *BLIND,
-        *map(run_file, ["snlsr-frozen", "asnlsr", "richardson-lucy"]),
-        str(SPACE.metrics("blind")),
-        "data/paper/table1.csv",
-        *RECORDS,
-    ],
-}
+# What a training and its evaluation depend on. A run whose experiment, pixels and TRAINING_VERSION
+# are the same is not trained again, whatever was edited: see asnlsr/training/folder.py.
+TRAINING = ["config.py", "physics.py", "metrics.py", "models/*", "tiles/store.py", "training/*"]
+BOOK = [*TRAINING, "*.py", "scenes/*", "tiles/*", "results/*", "notebook/**/*"]
 
 
 wildcard_constraints:
@@ -151,7 +109,7 @@ wildcard_constraints:
     recipe="warm|published",
     seed=r"\d+",
     # a model of the registry and, in the ablation, settings: see asnlsr/evidence.py
-    variant=r"[a-z0-9-]+(_[a-z]+=[a-z0-9.]+)*",
+    variant=r"[a-z0-9-]+(_[a-z_]+=[a-z0-9.-]+)*",
 
 
 rule all:
@@ -172,7 +130,7 @@ if DATASET == "simulated":
 
     rule simulate:
         input:
-            sources("asnlsr.simulate"),
+            code("scenes/simulator/*", "scenes/envi.py"),
         output:
             directory(SPACE.scenes),
         params:
@@ -189,7 +147,7 @@ if DATASET == "simulated":
 
 rule prepare:
     input:
-        sources("asnlsr.tiles"),
+        code("tiles/prepare.py", "scenes/*", "physics.py"),
         scenes=SPACE.scenes if DATASET == "simulated" else scene_headers(),
     output:
         directory(f"{SPACE.root}/tiles-{{border}}"),
@@ -207,7 +165,7 @@ rule prepare:
 
 rule split:
     input:
-        sources("asnlsr.splits"),
+        code("tiles/store.py"),
         tiles=lambda wildcards: SPACE.tiles(border_of(wildcards.by)),
     output:
         f"{SPACE.root}/split-{{by}}.json",
@@ -219,24 +177,20 @@ rule split:
 
 rule train:
     input:
-        sources("asnlsr.training"),
+        code(*TRAINING),
         unpack(lambda wildcards: tiles_and_split(wildcards.protocol, wildcards.variant)),
     output:
         f"{SPACE.root}/runs/{RUN}/run.json",
     params:
         run=subpath(output[0], parent=True),
         arguments=lambda wildcards: training_arguments(wildcards.variant),
-    priority: turn
+    priority: priority
     threads: 1  # two runs side by side do more than one on two cores
     benchmark:
         f"{SPACE.root}/benchmarks/train-{RUN}.tsv"
     message:
         "Training {wildcards.variant} ({wildcards.protocol}, {wildcards.recipe}, seed {wildcards.seed})"
     shell:
-        # A checkpoint older than something that it was made from is not resumed but thrown away.
-        "for made_from in {input}; do"
-        "   if [ {params.run}/last.ckpt -ot $made_from ]; then rm -rf {params.run}; fi; "
-        "done; "
         "OMP_NUM_THREADS={threads} asnlsr train {params.arguments} --tiles {input.tiles} --split {input.split}"
         " --out {params.run} --preset {PRESET} --protocol {wildcards.protocol}"
         " --recipe {wildcards.recipe} --seed {wildcards.seed}"
@@ -244,7 +198,7 @@ rule train:
 
 rule evaluate:
     input:
-        sources("asnlsr.evaluate"),
+        code(*TRAINING, "results/evaluate.py"),
         unpack(lambda wildcards: tiles_and_split(wildcards.protocol, wildcards.variant)),
         run=f"{SPACE.root}/runs/{RUN}/run.json",
     output:
@@ -264,7 +218,7 @@ rule evaluate:
 
 rule metrics:
     input:
-        lambda wildcards: [metrics_file(model, wildcards.protocol) for model in MODELS],
+        lambda wildcards: [of_run(model, "metrics.csv", wildcards.protocol) for model in MODELS],
     output:
         f"{SPACE.root}/metrics-{{protocol}}.csv",
     message:
@@ -275,7 +229,7 @@ rule metrics:
 
 rule table:
     input:
-        sources("asnlsr.tables"),
+        code("results/*"),
         metrics=f"{SPACE.root}/metrics-{{protocol}}.csv",
     output:
         f"{SPACE.root}/table-{{protocol}}.md",
@@ -287,8 +241,8 @@ rule table:
 
 rule chapter:
     input:
-        lambda wildcards: sources(f"book/{wildcards.chapter}.ipynb"),
-        lambda wildcards: READS[wildcards.chapter[:2]],
+        code(*BOOK),
+        lambda wildcards: SPACE.reads(wildcards.chapter[:2], SEED),
         notebook="book/{chapter}.ipynb",
         script="workflow/run_chapter.py",
     output:

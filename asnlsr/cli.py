@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import errno
-import json
+import os
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Literal
 
 import typer
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-from asnlsr import __version__
 
 # The verbs import what they call themselves, so that --help does not wait for torch.
 app = typer.Typer(
@@ -25,9 +19,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-Tiles = Annotated[Path, typer.Option(help="Folder made by prepare.")]
-SplitFile = Annotated[Path, typer.Option(help="JSON made by split.")]
+
+Tiles = Annotated[Path, typer.Option(help="Folder made by prepare.", exists=True, file_okay=False)]
+SplitFile = Annotated[Path, typer.Option(help="JSON made by split.", exists=True, dir_okay=False)]
+Header = Annotated[
+    Path, typer.Argument(help="ENVI header.", metavar="SCENE.hdr", exists=True, dir_okay=False)
+]
 Seed = Annotated[int, typer.Option(help="Same seed, same result.", min=0, max=2**32 - 1)]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -37,7 +36,9 @@ def root(
 ) -> None:
     """Show version or help where no verb is given."""
     if version:
-        typer.echo(f"asnlsr {__version__}")
+        from importlib import metadata
+
+        typer.echo(f"asnlsr {metadata.version('asnlsr')}")
         raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
@@ -47,9 +48,10 @@ def root(
 @app.command(epilog="Example: asnlsr simulate --out scenes --scenes 6 --size 512x256")
 def simulate(
     out: Annotated[Path, typer.Option(help="Folder for the ENVI scenes.")],
-    scenes: Annotated[int, typer.Option(help="Number of scenes.")] = 6,
+    scenes: Annotated[int, typer.Option(help="Number of scenes.", min=1)] = 6,
     size: Annotated[str, typer.Option(help="Rows x columns of a scene.")] = "512x256",
     seed: Seed = 0,
+    force: Force = False,
 ) -> None:
     """Simulate radiance scenes of parks and buildings."""
     from asnlsr.scenes.simulator.simulate import simulate
@@ -57,7 +59,7 @@ def simulate(
     rows, _, cols = size.lower().partition("x")
     if not (rows.isdecimal() and cols.isdecimal()):
         raise ValueError(f"--size {size}: must be rows x columns, such as 512x256")
-    simulate(out, scenes, (int(rows), int(cols)), seed)
+    simulate(out, scenes, (int(rows), int(cols)), seed, force=force)
 
 
 @app.command(epilog="Example: asnlsr fetch tiles splits --out data/published --dry-run")
@@ -90,13 +92,15 @@ def prepare(
     tile: Annotated[int, typer.Option(help="Rows and columns of a tile (pixels).")] = 128,
     scale: Annotated[int, typer.Option(help="Decimation of the low-resolution tiles.")] = 4,
     border: Annotated[
-        str, typer.Option(help="scene: blur, then cut; zero: blur each tile alone.")
+        Literal["scene", "zero"],
+        typer.Option(help="scene: blur, then cut; zero: blur each tile alone."),
     ] = "scene",
+    force: Force = False,
 ) -> None:
     """Cut scenes into tiles of SWIR1 and SWIR2 with their low-resolution twins."""
     from asnlsr.tiles.prepare import prepare
 
-    prepare(scenes, out, tile, scale, border)
+    prepare(scenes, out, tile, scale, border, force=force)
 
 
 @app.command(epilog="Example: asnlsr split tiles --by scene --out split.json")
@@ -104,14 +108,17 @@ def split(
     tiles: Annotated[Path, typer.Argument(help="Folder made by prepare.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
     by: Annotated[
-        str, typer.Option(help="scene: no scene in two roles; tile: random thirds.")
+        Literal["scene", "tile"],
+        typer.Option(help="scene: no scene in two roles; tile: random thirds."),
     ] = "scene",
     seed: Seed = 0,
+    force: Force = False,
 ) -> None:
     """Give every tile a role: source_train, target_train, val or test."""
-    from asnlsr.tiles.store import make_split, read_split, write_split
+    from asnlsr.files import keep
+    from asnlsr.tiles.store import make_split, write_split
 
-    _ours(out, ".json", read_split)
+    keep(out, force=force)
     roles = make_split(tiles, by, seed)
     write_split(roles, out)
     typer.echo(", ".join(f"{len(ids)} {role}" for role, ids in roles.items()), err=True)
@@ -127,38 +134,36 @@ def train(
     out: Annotated[
         Path, typer.Option(help="Run folder; the same run, unfinished, is resumed; no other goes.")
     ],
-    preset: Annotated[str, typer.Option(help="smoke, demo or paper.")] = "demo",
-    protocol: Annotated[str, typer.Option(help="blind or as-released.")] = "blind",
-    recipe: Annotated[str, typer.Option(help="warm or published.")] = "warm",
+    preset: Annotated[Literal["smoke", "demo", "paper"], typer.Option(help="Sizes.")] = "demo",
+    protocol: Annotated[
+        Literal["blind", "as-released"],
+        typer.Option(help="Whether validation sees target truth: as-released does."),
+    ] = "blind",
+    recipe: Annotated[
+        Literal["warm", "published"], typer.Option(help="Ours, or that of the paper.")
+    ] = "warm",
     seed: Seed = 0,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Setting to override, repeatable.", metavar="KEY=VALUE"),
     ] = None,
-    devices: Annotated[int, typer.Option(help="Processes that share every batch (ddp).")] = 1,
+    devices: Annotated[
+        int, typer.Option(help="Processes that share every batch (ddp).", min=1)
+    ] = 1,
 ) -> None:
     """Train a model into a run folder."""
-    overrides = dict(_setting(text) for text in settings or ())
+    from asnlsr.config import Experiment, setting
     from asnlsr.models.registry import BEST
-    from asnlsr.training.run import train
 
-    train(
-        BEST if model == "best" else model, tiles, split, out,
-        preset=preset, protocol=protocol, recipe=recipe, seed=seed, overrides=overrides,
-        devices=devices,
-    )  # fmt: skip
+    given = dict(setting(text) for text in settings or ())
+    name = BEST if model == "best" else model
+    experiment = Experiment(name, preset, protocol, recipe, seed, given)
 
+    from asnlsr.tiles.store import TileSet
+    from asnlsr.training.run import keep_freed_memory, train
 
-def _setting(text: str) -> tuple[str, Any]:
-    """Read ``key=value``, the value a JSON scalar or else a plain string."""
-    key, equals, literal = text.partition("=")
-    try:
-        value = json.loads(literal)
-    except ValueError:
-        value = literal
-    if not key or not equals or not literal or isinstance(value, (list, dict)):
-        raise ValueError(f"--set {text}: must be key=value with one value, such as lr=0.001")
-    return key, value
+    keep_freed_memory()
+    train(experiment, TileSet(tiles, split), out, devices=devices)
 
 
 @app.command(epilog="Example: asnlsr evaluate runs/* --tiles tiles --split split.json --out m.csv")
@@ -168,88 +173,90 @@ def evaluate(
     split: SplitFile,
     out: Annotated[Path, typer.Option(help="CSV file to write.")],
     role: Annotated[str, typer.Option(help="test, or val while still choosing.")] = "test",
+    force: Force = False,
 ) -> None:
-    """Measure runs: one line per model, seed, domain, tile and metric."""
-    from asnlsr.files import replacing
+    """Measure runs: one line per run, domain, tile and metric."""
+    from asnlsr.files import keep, replacing
     from asnlsr.results.evaluate import evaluate
+    from asnlsr.tiles.store import TileSet
 
-    _ours(out, ".csv", _read_metrics)
-    metrics = evaluate(runs, tiles, split, role)
+    keep(out, force=force)
+    metrics = evaluate(runs, TileSet(tiles, split), role)
     with replacing(out) as temporary:
         metrics.to_csv(temporary, index=False)
 
 
 @app.command(epilog="Example: asnlsr upscale lr.hdr --run runs/asnlsr --out hr.hdr")
 def upscale(
-    scene: Annotated[Path, typer.Argument(help="ENVI header.", metavar="LR_SCENE.hdr")],
+    scene: Header,
     run: Annotated[Path, typer.Option(help="Folder of a finished run.")],
     out: Annotated[Path, typer.Option(help="ENVI header to write; .img and .png go beside it.")],
+    force: Force = False,
 ) -> None:
     """Super-resolve a whole scene; when interrupted, the same command goes on."""
     from asnlsr.upscale import upscale
 
-    upscale(scene, run, out)
+    upscale(scene, run, out, force=force)
 
 
 @app.command(epilog="Example: asnlsr degrade scene.hdr --out lr.hdr")
 def degrade(
-    scene: Annotated[Path, typer.Argument(help="ENVI header.", metavar="SCENE.hdr")],
+    scene: Header,
     out: Annotated[Path, typer.Option(help="ENVI header to write.")],
     scale: Annotated[int, typer.Option(help="Of so many pixels a side, one is kept.")] = 4,
+    force: Force = False,
 ) -> None:
     """Blur and decimate a scene, to test an enlargement against known truth."""
     from asnlsr.scenes.degrade import degrade_scene
 
-    degrade_scene(scene, out, scale)
+    degrade_scene(scene, out, scale, force=force)
 
 
 @app.command(epilog="Example: asnlsr import-weights official.pth --out runs/official")
 def import_weights(
     checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the original release (.pth).")],
     out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    force: Force = False,
 ) -> None:
     """Turn a checkpoint of the original release into a run folder."""
+    from asnlsr.files import keep
     from asnlsr.training.official import import_weights
 
+    keep(out / "run.json", out / "weights.safetensors", force=force)
     run = import_weights(checkpoint, out)
     skip = "on" if run["config"]["skip"] else "off"
     typer.echo(f"{run['model']}, {run['bands']} bands, x{run['scale']}, skip {skip}", err=True)
 
 
+@app.command(
+    epilog="Example: asnlsr import-tiles processed_tiles --out tiles --split swir1_swir2.npz"
+)
+def import_tiles(
+    folder: Annotated[Path, typer.Argument(help="Folder of .mat tiles of the release.")],
+    out: Annotated[Path, typer.Option(help="Folder for the tiles and the splits.")],
+    splits: Annotated[
+        list[Path] | None, typer.Option("--split", help="Split of the release (.npz), repeatable.")
+    ] = None,
+    force: Force = False,
+) -> None:
+    """Turn tiles and splits of the original release into those of prepare and split."""
+    from asnlsr.tiles.official import import_tiles
+
+    import_tiles(folder, out, splits or (), force=force)
+
+
 @app.command(epilog="Example: asnlsr table metrics.csv --domain swir2 --format md")
 def table(
     metrics: Annotated[Path, typer.Argument(help="CSV file made by evaluate.")],
-    domain: Annotated[str, typer.Option(help="swir1 or swir2.")] = "swir2",
-    format_: Annotated[str, typer.Option("--format", help="md, csv or latex.")] = "md",
+    domain: Annotated[Literal["swir1", "swir2"], typer.Option(help="Of the tiles.")] = "swir2",
+    format_: Annotated[
+        Literal["md", "csv", "latex"], typer.Option("--format", help="Of the table.")
+    ] = "md",
 ) -> None:
     """Print the results table."""
-    from asnlsr.results.tables import render, results_table
+    from asnlsr.results.tables import read_metrics, render, results_table
 
-    typer.echo(render(results_table(_read_metrics(metrics), domain), format_))
-
-
-def _read_metrics(path: Path) -> pd.DataFrame:
-    """Read a file made by evaluate."""
-    import pandas as pd
-
-    try:
-        rows = pd.read_csv(path)
-        rows["value"] = pd.to_numeric(rows["value"])
-        rows[["model", "seed", "protocol", "recipe", "domain", "metric"]]
-    except (ValueError, KeyError):
-        raise ValueError(f"{path}: not a metrics file; make it with asnlsr evaluate") from None
-    return rows
-
-
-def _ours(out: Path, suffix: str, read: Callable[[Path], object]) -> None:
-    """Refuse a file to write that is not of the kind, or not one to replace: `read` says so."""
-    if out.suffix != suffix:
-        raise ValueError(f"{out}: the name of the output must end in {suffix}")
-    if out.is_file():
-        try:
-            read(out)
-        except ValueError:
-            raise ValueError(f"{out}: is something else; choose another --out") from None
+    typer.echo(render(results_table(read_metrics(metrics), domain), format_))
 
 
 def _warn(message: Warning | str, *_: object) -> None:
@@ -268,10 +275,10 @@ def main() -> None:
         message = str(error)
         if isinstance(error, OSError) and error.filename is not None:
             message = f"{error.filename}: {error.strerror}"
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            message += "; free some space or choose another --out"
-        if isinstance(error, FileExistsError | NotADirectoryError):
-            message += "; a folder is needed here"
+            if error.errno == errno.ENOSPC:
+                message += "; free some space or choose another --out"
+            if error.strerror in {os.strerror(errno.EEXIST), os.strerror(errno.ENOTDIR)}:
+                message += "; a folder is needed here"
     except MemoryError as error:
         message = f"not enough memory ({error}); choose smaller sizes"
     except KeyboardInterrupt:

@@ -1,9 +1,16 @@
-"""Every size and rate in one place: presets, the training configuration, and where results live."""
+"""What a run is: presets, recipes, and the `Experiment` that names it. Imports no torch."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from asnlsr.models.registry import spec
 
 PROTOCOLS = {
     # protocol: (split by, degradation border). See the chapter "From scene to tiles".
@@ -11,23 +18,12 @@ PROTOCOLS = {
     "as-released": ("tile", "zero"),
 }
 RECIPES = ("warm", "published")
-PRECISIONS = ("32-true", "bf16-mixed")
-
-# Methods that take no training steps.
-AT_ONCE = ("bicubic", "bicubic-centred", "back-projection", "richardson-lucy", "linear")
-
-# Those, and networks without an encoder, which have no unmixing to warm up.
-SINGLE_IMAGE = (*AT_ONCE, "rcam", "esrt", "srformer", "bandwise", "bandwise-oracle")
-WARM_LR = {"rcam": 1e-4, "srformer": 2.5e-4}  # of recipe `warm`, chosen on source validation
-SHARES = ("relight", "halved", "internal")  # at most 1
-POSITIVE = ("steps", "crop", "batch", "log_every", "lr", "restarts")  # others may be 0
 
 
 @dataclass(frozen=True)
 class Preset:
     """Sizes of one complete run of the book; times are for two CPU cores."""
 
-    name: str
     scenes: int  # simulated scenes; four are the least that fill the four roles
     size: tuple[int, int]  # rows, columns of a simulated scene
     tile: int  # HR pixels; 128 is the published size
@@ -41,111 +37,175 @@ class Preset:
 
 
 PRESETS = {
-    "smoke": Preset("smoke", 4, (128, 64), 64, 64, 2, 12, 4, 12, 4, 150),
-    "demo": Preset("demo", 8, (512, 256), 128, 64, 4, 1000, 60, 250, 100, 1000),
+    "smoke": Preset(4, (128, 64), 64, 64, 2, 12, 4, 12, 4, 150),
+    "demo": Preset(8, (512, 256), 128, 64, 4, 1000, 60, 250, 100, 1000),
     # 100 epochs of 225 batches: the number of epochs is not published, 100 is our choice.
-    "paper": Preset("paper", 6, (5809, 620), 128, 128, 4, 22_500, 22_500, 600, 225, 2000),
+    "paper": Preset(6, (5809, 620), 128, 128, 4, 22_500, 22_500, 600, 225, 2000),
 }
 
+_Count = Annotated[int, Field(ge=0)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Least0 = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Share = Annotated[float, Field(ge=0, le=1)]
 
-def preset(name: str) -> Preset:
-    """Return the preset called `name`; raises `ValueError` naming the choices."""
-    if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
-    return PRESETS[name]
+
+class TrainingConfig(BaseModel):
+    """What one training run needs besides tiles; `--set key=value` overrides a field."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    steps: Annotated[int, Field(gt=0)]
+    warmup_steps: _Count  # of the unmixing alone, before super-resolution
+    crop: Annotated[int, Field(gt=0)]
+    batch: Annotated[int, Field(gt=0)]
+    log_every: Annotated[int, Field(gt=0)]
+    lr: _Positive = 1e-3
+    lr_min: _Least0 = 1e-4  # floor of the cosine
+    lr_warmup: _Least0 = 1e-3  # of the unmixing alone
+    restarts: Annotated[int, Field(gt=0)] = 4  # cosine cycles: T0 = epochs / 4
+    reversal: _Least0 = 0.01  # lambda of the gradient reversal
+    skip: bool = True  # add the bicubic enlargement to the output
+    bands: _Count = 0  # of every crop in a step of `bandwise`; the others always see all
+    deblur: _Count = 0  # iterations of Richardson-Lucy before `bandwise`
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"  # bf16: products in bfloat16
+    # What follows is ours, and off in recipe `published`.
+    lr_unmixing: _Least0 = 1.0  # factor on lr, after the warm-up, for encoder and endmembers
+    start: bool = False  # from the training tiles: method `start` of the network
+    turns: bool = False  # source tiles turned and mirrored, degraded again with the known PSF
+    relight: _Share = 0.0  # largest share of the way to the spectra of a target tile
+    light: _Least0 = 0.0  # spread of a random parabola over the bands that is added to z
+    best: bool = False  # ends with the weights that were best in validation
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
-    """What one training run needs besides tiles; `--set key=value` overrides a field."""
-
-    steps: int
-    warmup_steps: int
-    crop: int
-    batch: int
-    log_every: int
-    lr: float = 1e-3
-    lr_min: float = 1e-4  # floor of the cosine
-    lr_warmup: float = 1e-3  # of the unmixing alone
-    restarts: int = 4  # cosine cycles: T0 = epochs / 4
-    reversal: float = 0.01  # lambda of the gradient reversal
-    skip: bool = True  # add the bicubic enlargement to the output
-    bands: int = 0  # of every crop in a step of `bandwise`; the others always see all
-    neighbours: int = 7  # bands in the widest spectral mean of `bandwise`
-    materials: int = 0  # abundance maps that guide `bandwise`
-    deblur: int = 0  # iterations of Richardson-Lucy before `bandwise`
-    precision: str = "32-true"  # bf16-mixed: products and convolutions in bfloat16 (autocast)
-    # What follows is ours, and off in recipe `published`.
-    lr_unmixing: float = 1.0  # factor on lr, after the warm-up, for encoder and endmembers
-    contrast: bool = False  # RCAM and SRFormer start from local contrast
-    turns: bool = False  # source tiles turned and mirrored, degraded again with the known PSF
-    relight: float = 0.0  # largest share of the way to the spectra of a target tile
-    light: float = 0.0  # spread of a random parabola over the bands that is added to z
-    best: bool = False  # ends with the weights that were best in validation
-    halved: float = 0.0  # share of steps on source tiles at half of their size
-    internal: float = 0.0  # share of steps whose truth is target tiles at low resolution
-
-
-def training_config(
-    preset_name: str, model: str, recipe: str, overrides: dict[str, object] | None = None
-) -> TrainingConfig:
-    """Return the configuration of a run.
+class Experiment:
+    """One run, named: all that is asked for, apart from the tiles.
 
     Parameters
     ----------
-    preset_name, model, recipe : str
-        Sizes, the network, and `published` (as in the paper) or `warm` (with unmixing warm-up).
-    overrides : dict, optional
-        Field name to value; a value is converted to the field's type.
+    model : str
+        Name in `asnlsr.models.registry.MODELS`.
+    preset, protocol, recipe : str
+        Keys of `PRESETS` and `PROTOCOLS`, one of `RECIPES`.
+    seed : int
+        Of weights, batches and dropout.
+    settings : mapping
+        Fields of `TrainingConfig` with other values, and `by` ("scene" or "tile"), another
+        split than that of the protocol.
 
     Raises
     ------
     ValueError
-        On an unknown preset, recipe or field, or a value that the field or the model cannot have.
+        On an unknown name, or a setting or value that this model cannot have.
+
+    Examples
+    --------
+    >>> Experiment("asnlsr", settings={"skip": False, "reversal": 0.1}).name
+    'asnlsr_skip=false_reversal=0.1-blind-warm-s0'
+    >>> Experiment.parse("snlsr-as-released-published-s3").protocol
+    'as-released'
     """
-    sizes = preset(preset_name)
-    if recipe not in RECIPES:
-        raise ValueError(f"unknown recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
-    warm = recipe == "warm" and model not in AT_ONCE
-    frozen = model == "snlsr-frozen"  # has nothing to warm up
-    single_image = model in SINGLE_IMAGE
-    bandwise = model in ("bandwise", "bandwise-oracle")
-    config = TrainingConfig(
-        steps=sizes.frozen_steps if frozen else sizes.steps,
-        warmup_steps=sizes.warmup_steps if warm and not frozen and not single_image else 0,
-        crop=sizes.crop,
-        batch=2 * sizes.batch if bandwise else sizes.batch,  # a step with few bands is cheap
-        log_every=sizes.log_every,
-        lr=WARM_LR.get(model, 1e-3) if warm else 1e-3,
-        restarts=1 if warm else 4,
-        contrast=warm and model in WARM_LR,
-        lr_unmixing=0.3 if warm else 1.0,
-        turns=warm,
-        relight=1.0 if warm and not bandwise else 0.0,  # it does not see the light
-        light=0.05 if warm and not bandwise else 0.0,
-        bands=4 if bandwise else 0,
-        deblur=10 if bandwise else 0,
-        best=bandwise,
-    )
-    values = dict(vars(config))
-    for key, value in (overrides or {}).items():
-        if key not in values:
-            raise ValueError(f"no setting {key!r}: choose one of {', '.join(values)}")
-        kind = type(values[key])
-        if type(value) is not kind and (kind, type(value)) != (float, int):
-            raise ValueError(f"setting {key} needs a value of type {kind.__name__}, not {value!r}")
-        if isinstance(value, (int, float)) and not (
-            0 <= value < math.inf and (value or key not in POSITIVE)
-        ):
-            least = "more than" if key in POSITIVE else "at least"
-            raise ValueError(f"setting {key}={value}: must be finite and {least} 0")
-        values[key] = kind(value)
-    if above := [key for key in SHARES if values[key] > 1]:
-        raise ValueError(f"setting {above[0]}={values[above[0]]}: a share is at most 1")
-    if values["warmup_steps"] and single_image and model not in AT_ONCE:
-        raise ValueError(f"{model} has no unmixing to warm up: leave out warmup_steps")
-    if values["contrast"] and model not in WARM_LR:
-        raise ValueError(f"contrast is a start of {' and '.join(WARM_LR)}, not of {model}")
-    if values["precision"] not in PRECISIONS:
-        raise ValueError(f"precision {values['precision']!r}: choose {' or '.join(PRECISIONS)}")
-    return TrainingConfig(**values)
+
+    model: str
+    preset: str = "demo"
+    protocol: str = "blind"
+    recipe: str = "warm"
+    seed: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        spec(self.model)
+        choices: dict[str, tuple[str, ...]] = {
+            "preset": tuple(PRESETS), "protocol": tuple(PROTOCOLS), "recipe": RECIPES,
+        }  # fmt: skip
+        for key, known in choices.items():
+            if (value := getattr(self, key)) not in known:
+                raise ValueError(f"unknown {key} {value!r}: choose one of {', '.join(known)}")
+        if self.by not in ("scene", "tile"):
+            raise ValueError(f"setting by={self.by}: a split is by scene or by tile")
+        _ = self.config  # a setting that cannot be is told here
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.preset))
+
+    @classmethod
+    def parse(cls, name: str, preset: str = "demo") -> Experiment:
+        """Return the experiment of a name, the inverse of `name`; raises `ValueError`."""
+        ways = ("|".join(map(re.escape, known)) for known in (PROTOCOLS, RECIPES))
+        found = re.fullmatch(r"([a-z0-9-]+)(_.+)?-({})-({})-s(\d+)".format(*ways), name)
+        if found is None:
+            raise ValueError(f"{name!r} is not the name of a run")
+        texts = re.split(r"_(?=[a-z_]+=)", found[2] or "")[1:]
+        settings = dict(setting(text) for text in texts)
+        return cls(found[1], preset, found[3], found[4], int(found[5]), settings)
+
+    @property
+    def setting(self) -> str:
+        """The settings in one word, as in the name; empty without any."""
+        words = {False: "false", True: "true"}
+        each = self.settings.items()
+        return "_".join(f"{k}={words[v] if isinstance(v, bool) else v}" for k, v in each)
+
+    @property
+    def name(self) -> str:
+        """Name of the run's folder: model, settings, protocol, recipe, seed."""
+        variant = f"{self.model}_{self.setting}" if self.settings else self.model
+        return f"{variant}-{self.protocol}-{self.recipe}-s{self.seed}"
+
+    @property
+    def by(self) -> str:
+        """How the tiles are split: that of the protocol, or the setting `by`."""
+        return str(self.settings.get("by", PROTOCOLS[self.protocol][0]))
+
+    @property
+    def border(self) -> str:
+        """With what border the tiles are degraded."""
+        return PROTOCOLS[self.protocol][1]
+
+    @property
+    def config(self) -> TrainingConfig:
+        """All numbers of the training: those of preset, recipe and network, then the settings."""
+        model, sizes = spec(self.model), PRESETS[self.preset]
+        values: dict[str, Any] = {
+            "steps": sizes.frozen_steps if model.frozen else sizes.steps,
+            "warmup_steps": 0, "crop": sizes.crop, "log_every": sizes.log_every,
+        }  # fmt: skip
+        if self.recipe == "warm" and model.takes_steps:
+            values |= {
+                "restarts": 1, "lr_unmixing": 0.3, "turns": True, "relight": 1.0, "light": 0.05,
+                "start": model.starts,
+                "warmup_steps": sizes.warmup_steps if model.unmixes else 0,
+            } | dict(model.warm)  # fmt: skip
+        values |= {"batch": sizes.batch * model.batches} | dict(model.always)
+        given = {key: value for key, value in self.settings.items() if key != "by"}
+        try:
+            config = TrainingConfig(**values | given)
+        except ValidationError as error:
+            raise ValueError(_told(error)) from None
+        if config.warmup_steps and model.takes_steps and not model.unmixes:
+            raise ValueError(f"{self.model} has no unmixing to warm up: leave out warmup_steps")
+        if config.start and not model.starts:
+            raise ValueError(f"{self.model} has no start of its own: leave out start")
+        return config
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """Read ``key=value``, the value a JSON scalar or else a plain string."""
+    key, equals, literal = text.partition("=")
+    try:
+        value = json.loads(literal)
+    except ValueError:
+        value = literal
+    if not key or not equals or not literal or isinstance(value, (list, dict)):
+        raise ValueError(f"--set {text}: must be key=value with one value, such as lr=0.001")
+    return key, value
+
+
+def _told(error: ValidationError) -> str:
+    """Say the first fault of a configuration in one line."""
+    first = error.errors()[0]
+    key = first["loc"][0]
+    if first["type"] == "extra_forbidden":
+        choices = ", ".join(TrainingConfig.model_fields)
+        return f"no setting {str(key)!r}: choose one of {choices}"
+    return f"setting {key}={first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}"

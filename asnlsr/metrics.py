@@ -1,16 +1,17 @@
-"""Quality of a super-resolved tile; one value per tile."""
+"""Quality of a super-resolved tile, one value per tile; and how far two domains are apart."""
 
 from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.image import (
     error_relative_global_dimensionless_synthesis as ergas,
 )
-from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from asnlsr.physics import unscale
 
@@ -24,8 +25,6 @@ METRICS = {
     "mpsnr": ("MPSNR (dB)", True),
     "sam_rad_deg": ("SAM of radiance (deg)", False),
     "ergas_released": ("ERGAS as released", False),
-    "ms_per_tile": ("ms per tile", False),
-    "train_minutes": ("training (min)", False),
 }
 
 
@@ -39,6 +38,14 @@ def mean_psnr(estimate: Tensor, truth: Tensor) -> Tensor:
     """Mean over bands of the PSNR of a band, its peak the largest true value in it: (B,), dB."""
     mse = (estimate - truth).square().mean((2, 3))  # (B, C)
     return (10 * torch.log10(truth.amax((2, 3)) ** 2 / mse)).mean(1)
+
+
+def ssim(estimate: Tensor, truth: Tensor, peak: float) -> Tensor:
+    """Structural similarity, Gaussian window 11 x 11 with sigma 1.5: (B,)."""
+    each = structural_similarity_index_measure(
+        estimate, truth, sigma=1.5, kernel_size=11, data_range=peak, reduction=None
+    )
+    return torch.as_tensor(each).reshape(-1)  # torchmetrics squeezes a batch of one
 
 
 def tile_metrics(estimate: Tensor, truth: Tensor, peak: float, scale: int = 4) -> dict[str, Tensor]:
@@ -69,9 +76,7 @@ def tile_metrics(estimate: Tensor, truth: Tensor, peak: float, scale: int = 4) -
     shifted, true_shifted = ((z + 0.5).clamp(0, 1) for z in (estimate, truth))
     return {
         "psnr": psnr(estimate, truth, peak),
-        "ssim": torch.as_tensor(
-            ssim(estimate, truth, sigma=1.5, kernel_size=11, data_range=peak, reduction=None)
-        ).reshape(-1),  # torchmetrics squeezes a batch of one
+        "ssim": ssim(estimate, truth, peak),
         "rmse": (estimate - truth).square().mean((1, 2, 3)).sqrt(),
         "sam_deg": spectral_angle(estimate, truth).mean((1, 2)) * (180 / math.pi),
         "mpsnr": mean_psnr(radiance, true_radiance),
@@ -106,3 +111,105 @@ def _norm(x: Tensor) -> Tensor:
     """Euclidean norm over bands whose gradient at zero is 0 and not NaN."""
     squared = x.square().sum(1)
     return squared.where(squared > 0, 1).sqrt().where(squared > 0, 0)
+
+
+def mmd(source: Tensor, target: Tensor) -> Tensor:
+    """Unbiased squared maximum mean discrepancy with a Gaussian kernel.
+
+    The kernel is exp(-d^2 / (2 s^2)) with s the median distance in the joint sample. The
+    estimate may be slightly negative where the distributions are equal. It has a gradient.
+
+    Parameters
+    ----------
+    source, target : Tensor, (n, K) and (m, K)
+        Of features that are all equal the discrepancy is 0.
+
+    References
+    ----------
+    Gretton et al. 2012, JMLR 13, equation 3; Long et al. 2015 as a loss of features.
+    """
+    joint, n, m = torch.cat([source, target]), len(source), len(target)
+    squared = (joint[:, None] - joint).square().sum(2)
+    with torch.no_grad():  # the kernel's width is a yardstick, no way to lower the loss
+        apart = squared[squared > 0]
+        width = 2 * apart.median() if len(apart) else 1.0
+    kernel = torch.exp(-squared / width)
+    within_source = (kernel[:n, :n].sum() - n) / (n * (n - 1))
+    within_target = (kernel[n:, n:].sum() - m) / (m * (m - 1))
+    return within_source + within_target - 2 * kernel[:n, n:].mean()
+
+
+def pixels(maps: Tensor, count: int | None = None, seed: int = 0) -> Tensor:
+    """Spectra of abundance maps (n, K, h, w) as rows (count, K), drawn without replacement."""
+    rows = maps.movedim(1, -1).reshape(-1, maps.shape[1])
+    if count is None or count >= len(rows):
+        return rows
+    return rows[np.random.default_rng(seed).choice(len(rows), count, replace=False)]
+
+
+def proxy_a_distance(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> float:
+    """Proxy A-distance 2 (1 - 2 error) of a logistic domain classifier.
+
+    Parameters
+    ----------
+    train, test : pair of Tensor, (n, K)
+        Source and target features; `test` from tiles that are not in `train`.
+
+    Returns
+    -------
+    float
+        2 where the domains can be told apart without an error, about 0 where not at all. The
+        error is the mean of the two domains' own errors, so their sizes do not matter.
+
+    References
+    ----------
+    Ben-David et al. 2007, "Analysis of representations for domain adaptation".
+    """
+    from sklearn.linear_model import LogisticRegression  # slow to import, and seldom needed
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classifier = make_pipeline(
+        StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)
+    )
+    labels = np.repeat([0, 1], [len(part) for part in train])
+    classifier.fit(torch.cat(train).numpy(), labels)
+    wrong = [
+        float(np.mean(classifier.predict(part.numpy()) != label)) for label, part in enumerate(test)
+    ]
+    return 2 * (1 - 2 * float(np.mean(wrong)))
+
+
+def domain_distances(source: Tensor, target: Tensor, count: int = 1000) -> dict[str, float]:
+    """How far apart the abundances of two domains are, of pixels and of tile means.
+
+    Parameters
+    ----------
+    source, target : Tensor, (n, K, h, w)
+        Abundances of the same n >= 2 tiles in both domains.
+    count : int
+        Pixels per domain, the same places in both.
+
+    Returns
+    -------
+    dict
+        `pad_pixels`, `pad_tiles`: proxy A-distance, the classifier fitted on every other tile
+        and tested on the rest, and the other way round. `mmd_pixels`, `mmd_tiles`: squared MMD.
+        `overlap`: sum over materials of the smaller of the two mean abundances, 1 where equal.
+    """
+    means = [maps.mean((2, 3)) for maps in (source, target)]
+    drawn = [[pixels(maps[n::2], count // 2) for maps in (source, target)] for n in (0, 1)]
+    halves = [[maps[n::2] for maps in means] for n in (0, 1)]
+    return {
+        "pad_pixels": _held_out(drawn),
+        "pad_tiles": _held_out(halves),
+        "mmd_pixels": float(mmd(*(torch.cat(parts) for parts in zip(*drawn, strict=True)))),
+        "mmd_tiles": float(mmd(*means)),
+        "overlap": float(torch.minimum(*(part.mean(0) for part in means)).sum()),
+    }
+
+
+def _held_out(halves: list[list[Tensor]]) -> float:
+    """Mean proxy A-distance of two halves ([source, target] each), fitted on one, tested on one."""
+    (a, b), (c, d) = halves
+    return (proxy_a_distance((a, b), (c, d)) + proxy_a_distance((c, d), (a, b))) / 2

@@ -4,23 +4,22 @@ The long computing may be cut short at any time and goes on with the next call. 
 in data/results is not computed again.
 """
 
-from asnlsr.results.evidence import SEEDS, check_scenes, plan, read_results
+from asnlsr.models.registry import spec
+from asnlsr.results.evidence import SEEDS, check_scenes, plan, read_results, turn
 
 RESULTS = Path("data/results") / SPACE.root.name
 # The ablation is one of the networks, not of the data.
-PLAN = plan(MODELS, int(config.get("seeds", SEEDS)), ablation=DATASET == "simulated")
+PLAN = plan(MODELS, PRESET, int(config.get("seeds", SEEDS)), ablation=DATASET == "simulated")
 RECORDED = read_results(RESULTS)
-TURNS = sorted({run.turn for run in PLAN})
-# By the time they take: the longest starts first, or the end is spent waiting for it alone.
-LONG = ["esrt", "rcam", "snlsr", "snlsr-unmix", "asnlsr", "srformer"]
+TURNS = sorted({turn(run) for run in PLAN})
 FIRST = (len(TURNS) + 1) * 10
 
 
-def turn(wildcards):
+def priority(wildcards):
     """Return the priority of a training run: earlier in the plan and longer, higher."""
-    places = [len(TURNS) - TURNS.index(run.turn) for run in PLAN if run.name == RUN.format(**wildcards)]
-    length = LONG.index(wildcards.variant) + 1 if wildcards.variant in LONG else 0
-    return 10 * max(places, default=0) + length
+    places = [len(TURNS) - TURNS.index(turn(run)) for run in PLAN if run.name == RUN.format(**wildcards)]
+    # The longest starts first, or the end is spent waiting for it alone.
+    return 10 * max(places, default=0) + spec(wildcards.variant.split("_")[0]).weight
 
 
 def missing_runs(wildcards):
@@ -48,7 +47,7 @@ rule results:
 rule weights:
     input:
         list(tiles_and_split("blind").values()),
-        list(map(run_file, MODELS)),
+        [of_run(model, "run.json") for model in MODELS],
     params:
         arguments=[PRESET, DATASET, *MODELS],
     message:

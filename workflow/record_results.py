@@ -12,11 +12,13 @@ RESULTS = Path("data/results")
 def main(preset: str, dataset: str, models: list[str]) -> None:
     """Write data/results/DATASET-PRESET and say which runs are missing."""
     space = Workspace(preset, dataset, base=Path("data"))
-    wanted = plan(models, ablation=dataset == "simulated")
+    wanted = [run.name for run in plan(models, preset, ablation=dataset == "simulated")]
     folder = RESULTS / space.root.name
     called = "" if dataset in ("simulated", "real") else f" SCENES_NAME={dataset}"
     try:
-        missing = record(space, wanted, folder, f"make evidence PRESET={preset}{called}").missing
+        missing = record(
+            space.root, wanted, folder, f"make evidence PRESET={preset}{called}"
+        ).missing
     except ValueError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asnlsr.models.classical import RichardsonLucy
 from asnlsr.models.layers import SuperResolution, doublings, enlarge
+from asnlsr.tiles.store import Pairs
 
 FEATURES, BLOCKS = 48, 6  # channels and residual blocks of the large network
 OWN_FEATURES = 24  # channels of the small one, which has one block and runs for every band
@@ -19,7 +20,7 @@ _TINY = 1e-9  # keeps quotients finite
 PART = 32  # bands worked on at a time, which bounds the memory for a sensor with hundreds
 
 
-def spectral_means(x: Tensor, bands: Tensor, widths: tuple[int, ...] = WIDTHS) -> Tensor:
+def spectral_means(x: Tensor, bands: Tensor) -> Tensor:
     """Means over the bands around each of some bands: (B, C, h, w) to (B, n, W, h, w).
 
     A window is cut off at the first and the last band. The last of the W means is that of all
@@ -27,31 +28,9 @@ def spectral_means(x: Tensor, bands: Tensor, widths: tuple[int, ...] = WIDTHS) -
     """
     every = torch.arange(x.shape[1], device=x.device)
     distance = (bands[:, None] - every).abs()
-    near = torch.stack([distance <= width // 2 for width in (*widths, 2 * len(every))], 1)
+    near = torch.stack([distance <= width // 2 for width in (*WIDTHS, 2 * len(every))], 1)
     weights = near / near.sum(2, keepdim=True)  # (n, W, C)
     return torch.einsum("nwc,bchk->bnwhk", weights.to(x), x)
-
-
-def abundance_maps(x: Tensor, materials: int) -> Tensor:
-    """Return K maps (B, K, h, w), which sum to 1, of what the pixels of z (B, C, h, w) are.
-
-    A map says how near the spectrum of a pixel is to one of K that stand for materials. Those
-    are pixels too: the farthest from the mean, then always the farthest from the ones before.
-    Shade, a constant in a pixel, and light, a constant in a band, change no map.
-
-    References
-    ----------
-    Gonzalez 1985 (farthest points); Ren & Chang 2003 (pixels as endmembers, one by one).
-    """
-    shape = x - x.mean(1, keepdim=True)
-    spectra = (shape - shape.mean((2, 3), keepdim=True)).flatten(2)  # (B, C, n)
-    nearest, apart = spectra.square().sum(1), []
-    for _ in range(materials):
-        farthest = nearest.argmax(1)[:, None, None].expand(-1, spectra.shape[1], 1)
-        apart.append((spectra - spectra.gather(2, farthest)).square().sum(1))
-        nearest = torch.stack(apart).amin(0)
-    width = nearest.mean(1)[:, None, None] + _TINY
-    return (-torch.stack(apart, 1) / width).softmax(1).reshape(len(x), materials, *x.shape[2:])
 
 
 class LocalContrast(nn.Conv2d):
@@ -107,42 +86,24 @@ class Bandwise(nn.Module):
         Ignored, because any number fits; the registry gives it to every network.
     scale : int
         r, a power of two.
-    neighbours : {1, 3, 7}
-        Bands in the widest of the spectral means, beside that of all bands.
     deblur : int
         Iterations of Richardson-Lucy; 0 starts from the bicubic enlargement.
-    materials : int
-        Maps of `abundance_maps` that guide the large network, which sees the mean over all maps
-        of their edges, so that their order is nothing; 0 for none. They depend on what else is
-        in the picture.
 
     Attributes
     ----------
     strength : Tensor
-        Factor on the learned detail, from 0 to 1: see `fit_strength`.
+        Factor on the learned detail, from 0 to 1: see `fit`.
 
     Raises
     ------
     ValueError
-        If `scale` is not 2, 4 or 8, `neighbours` not 1, 3 or 7, or another negative.
+        If `scale` is not 2, 4 or 8.
     """
 
-    def __init__(
-        self,
-        bands: int = 30,
-        scale: int = 4,
-        neighbours: int = WIDTHS[-1],
-        deblur: int = 0,
-        materials: int = 0,
-    ) -> None:
+    def __init__(self, bands: int = 30, scale: int = 4, deblur: int = 0) -> None:
         super().__init__()
         doublings(scale)
-        if neighbours not in WIDTHS or deblur < 0 or materials < 0:
-            raise ValueError(
-                f"neighbours={neighbours} must be one of {WIDTHS}, deblur={deblur} and "
-                f"materials={materials} 0 or more"
-            )
-        self.scale, self.widths = scale, WIDTHS[: WIDTHS.index(neighbours) + 1]
+        self.scale = scale
         self.strength: Tensor
         self.register_buffer("strength", torch.tensor(1.0))
         self.deblurring = RichardsonLucy(scale=scale) if deblur else None
@@ -152,11 +113,9 @@ class Bandwise(nn.Module):
         self.shared = nn.Sequential(
             LocalContrast(1 + changes, FEATURES), *(Residual(FEATURES) for _ in range(BLOCKS))
         )
-        self.materials = materials
-        self.edges = LocalContrast(1, FEATURES) if materials else None
         self.shared_detail = detail(FEATURES, scale)
         self.guide = nn.Conv2d(FEATURES, OWN_FEATURES, 1)
-        self.own = LocalContrast(len(self.widths) + 1 + changes, OWN_FEATURES)
+        self.own = LocalContrast(len(WIDTHS) + 1 + changes, OWN_FEATURES)
         self.own_detail = nn.Sequential(
             nn.ReLU(), Residual(OWN_FEATURES), *detail(OWN_FEATURES, scale)
         )
@@ -166,12 +125,7 @@ class Bandwise(nn.Module):
         """Enlarge the bands of (B, C, h, w) that have these numbers, by default all."""
         numbers = torch.arange(x.shape[1], device=x.device) if bands is None else bands
         mean = x.mean(1, keepdim=True)
-        shared = self.shared[0](torch.cat([mean, *self._changed(mean, self._start(mean))], 1))
-        if self.edges is not None:
-            maps = abundance_maps(x, self.materials)
-            edges = F.relu(self.edges(CONTRAST * maps.flatten(0, 1)[:, None]))
-            shared = shared + edges.reshape(*maps.shape[:2], *edges.shape[1:]).mean(1)
-        shared = self.shared[1:](shared)
+        shared = self.shared(torch.cat([mean, *self._changed(mean, self._start(mean))], 1))
         guide = self.guide(shared)
         shared_detail = self.shared_detail(shared)
         h, w = shared_detail.shape[2:]
@@ -179,27 +133,27 @@ class Bandwise(nn.Module):
         for first in range(0, len(numbers), PART):
             part = numbers[first : first + PART]
             start = self._start(x[:, part])
-            seen = [spectral_means(x, part, self.widths)]
+            seen = [spectral_means(x, part)]
             for changed in self._changed(x[:, part], start):
                 seen.append(changed.reshape(len(x), len(part), -1, *x.shape[2:]))
             added = shared_detail + self._detail_of(torch.cat(seen, 2), guide)
             sr[:, first : first + PART] = start + self.strength * added
         return SuperResolution(sr=sr)
 
-    def take_psf(self, tiles: Any) -> None:
+    def take_psf(self, psf: NDArray[np.float64]) -> None:
         """Take over the known blur, before training."""
         if self.deblurring:
-            self.deblurring.psf.copy_(torch.tensor(tiles.psf, dtype=torch.float64))
+            self.deblurring.psf.copy_(torch.from_numpy(psf))
 
     @torch.no_grad()
-    def fit_strength(self, tiles: Any) -> None:
+    def fit(self, source: Pairs, val: Pairs) -> None:
         """Choose `strength`, after training, by least squares on validation tiles.
 
         What was learned from few tiles is too sure of itself elsewhere.
         """
         self.strength.fill_(1.0)
         missing, square = 0.0, 0.0
-        for lr, hr in zip(tiles.val_lr, tiles.val_hr, strict=True):
+        for lr, hr in zip(val.lr, val.hr, strict=True):
             start = self._start(lr[None])
             added = self(lr[None]).sr - start
             missing += float((added * (hr - start)).sum())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import chain, islice
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from torch.nn import functional as F
 from asnlsr.metrics import psnr
 from asnlsr.models.layers import SuperResolution, enlarge
 from asnlsr.physics import ForwardOperator, gaussian_psf, grid_offset, halo, log_scale, unscale
+from asnlsr.tiles.store import Pairs
 
 
 class Bicubic(nn.Module):
@@ -70,12 +70,12 @@ class CentredBicubic(nn.Module):
         self.register_buffer("zero_border", torch.tensor(False))
         self.register_buffer("iterations", torch.tensor(0))
 
-    def fit(self, tiles: Any) -> None:
+    def fit(self, source: Pairs, val: Pairs) -> None:
         """Take over the known blur; choose the number of iterations on validation tiles."""
-        self.psf.copy_(torch.tensor(tiles.psf, dtype=torch.float64))
-        self.zero_border.fill_(tiles.border == "zero")
-        some = slice(None, None, -(-len(tiles.val_lr) // _TILES))
-        lr, hr = (z[some, ::_EVERY] for z in (tiles.val_lr, tiles.val_hr))
+        self.psf.copy_(torch.from_numpy(source.psf))
+        self.zero_border.fill_(source.border == "zero")
+        some = slice(None, None, -(-len(val) // _TILES))
+        lr, hr = (z[some, ::_EVERY] for z in (val.lr, val.hr))
         estimates = islice(self.estimates(lr), LIMIT + 1)
         quality = torch.stack([psnr(z, hr, 1).mean() for z in estimates])
         enough = quality >= quality.max() - NEAR_DB
@@ -182,11 +182,11 @@ class LinearFilter(nn.Module):
             sr=F.pixel_shuffle(places, self.scale)[:, 0].unflatten(0, x.shape[:2])  # type: ignore[no-untyped-call]
         )
 
-    def fit(self, tiles: Any) -> None:
+    def fit(self, source: Pairs, val: Pairs) -> None:
         """Solve the normal equations of the source tiles; choose the penalty on validation."""
         square = torch.zeros(SIDE**2, SIDE**2, dtype=torch.float64)
         moments = torch.zeros(SIDE**2, self.scale**2, dtype=torch.float64)
-        for lr, hr in zip(tiles.batches.source_lr, tiles.batches.source_hr, strict=True):
+        for lr, hr in zip(source.lr, source.hr, strict=True):
             seen = F.unfold(_with_rim(lr[:, None]), SIDE)  # (C, SIDE^2, h w)
             centre = seen[:, _MIDDLE, None].clone()
             seen -= centre  # weights that sum to 1 are free weights of differences
@@ -199,7 +199,7 @@ class LinearFilter(nn.Module):
             taps = torch.linalg.solve(square + ridge, moments).T
             taps[:, _MIDDLE] = 1 - taps.sum(1)  # the centre of differences has weight 0
             self.taps.copy_(taps.view_as(self.taps))
-            quality[psnr(self(tiles.val_lr).sr, tiles.val_hr, 1).mean()] = self.taps.clone()
+            quality[psnr(self(val.lr).sr, val.hr, 1).mean()] = self.taps.clone()
         self.taps.copy_(quality[max(quality)])
 
 

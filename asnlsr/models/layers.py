@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,3 +69,36 @@ def upsampler(channels: int, scale: int) -> nn.Sequential:
     for _ in range(doublings(scale)):
         layers += [nn.Conv2d(channels, 4 * channels, 3, padding=1), nn.PixelShuffle(2)]
     return nn.Sequential(*layers)
+
+
+NOISE_FLOOR = 0.03  # principal components weaker than this share of the first are not whitened
+
+
+def standardise(layer: Any, _: object, y: Tensor) -> Tensor:  # noqa: ANN401
+    """Scale a convolution so that its outputs `y` (B, C, h, w) get mean 0 and variance 1.
+
+    As a forward hook, it also hands these outputs on.
+    """
+    std, mean = y.std((0, 2, 3)), y.mean((0, 2, 3))
+    layer.weight /= std[:, None, None, None]
+    layer.bias[:] = (layer.bias - mean) / std
+    return (y - mean[:, None, None]) / std[:, None, None]
+
+
+def far_apart(pixels: Tensor, count: int) -> Tensor:
+    """Choose `count` spectra of (P, C), each the farthest from the mean and those before it."""
+    chosen = [pixels.mean(0)]
+    distance = torch.full((len(pixels),), torch.inf, device=pixels.device)
+    while len(chosen) <= count:
+        distance = torch.minimum(distance, (pixels - chosen[-1]).norm(dim=1))
+        chosen.append(pixels[distance.argmax()])
+    return torch.stack(chosen[1:])
+
+
+def whitening(pixels: Tensor) -> Tensor:
+    """Matrix (C, C) that gives the principal components of (P, C) unit variance."""
+    covariance = torch.cov(pixels.T.double())
+    variance, axes = torch.linalg.eigh(covariance)
+    floor = NOISE_FLOOR**2 * variance[-1]
+    scaled: Tensor = axes / variance.clamp(min=floor).sqrt()
+    return scaled.T.to(pixels.dtype)

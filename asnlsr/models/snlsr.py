@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
-from asnlsr.models.layers import SuperResolution, doublings, enlarge
+from asnlsr.models.layers import (
+    SuperResolution,
+    doublings,
+    enlarge,
+    far_apart,
+    standardise,
+    whitening,
+)
 from asnlsr.models.sanl import SANL
 
+OPEN_RELU = 5.0  # the softmax does not see it, but the ReLU before it stays open
 LEVEL, SPREAD = 0.4, 0.06  # mean and standard deviation of a band of a matched tile, z
 
 
@@ -181,6 +187,57 @@ class SNLSR(nn.Module):
             abundances=abundances,
         )
 
+    @torch.no_grad()
+    def start(self, lr: Tensor, warming_up: bool) -> None:
+        """Start from low-resolution training tiles, z (n, C, h, w). Ours.
+
+        Before the warm-up the unmixing starts, so that it is learnt in seconds; after it the
+        super-resolution branch, from what the warm-up has learnt.
+        """
+        if warming_up:
+            self._start_unmixing(self.match(lr))
+        else:
+            self._start_super_resolution(self.match(lr))
+
+    def _start_unmixing(self: Any, lr: Tensor) -> None:
+        """Start encoder and endmembers from the data.
+
+        The encoder starts as a network of single pixels (off-centre taps zero) that sees whitened
+        spectra, every layer scaled to unit-variance inputs of the next (Salimans & Kingma 2016).
+        Endmembers are pixels, each the farthest from those before it, so that their hull covers
+        the data. A constant on all logits, invisible to the softmax, keeps the ReLU before it
+        from dying, which is how abundances collapse.
+        """
+        pixels = lr.movedim(1, -1).flatten(0, -2)  # (n h w, C)
+        self.decoder.weight[:, :, 0, 0] = far_apart(pixels, self.decoder.in_channels).T
+        x, first = lr, True
+        for layer in self.encoder.layers:
+            if isinstance(layer, nn.Conv2d):
+                middle = layer.kernel_size[0] // 2
+                taps = layer.weight[:, :, middle, middle].clone()
+                if first:
+                    taps = torch.randn_like(taps) @ whitening(pixels)
+                layer.weight.zero_()
+                layer.weight[:, :, middle, middle] = taps
+                standardise(layer, None, layer(x))
+                first = False
+            x = layer(x)
+        self.encoder.layers[-1].bias += OPEN_RELU
+
+    def _start_super_resolution(self: Any, lr: Tensor) -> None:
+        """Start with local contrast of about unit variance, and as the bicubic skip.
+
+        The first kernels sum to zero and are divided by the spread of each abundance: the branch
+        does not see the level, which differs between scenes and domains.
+        """
+        tiles = [self.encoder(tile[None]) for tile in lr]
+        abundances = torch.cat(tiles).transpose(0, 1).flatten(1)
+        head, tail = self.sr.head, self.sr.tail
+        head.weight -= head.weight.mean((2, 3), keepdim=True)
+        head.weight /= abundances.std(1).clamp(min=1e-3)[:, None, None]
+        nn.init.zeros_(tail.weight)
+        nn.init.zeros_(tail.bias)
+
 
 class MatchedSNLSR(SNLSR):
     """SNLSR whose encoder sees every band of every tile with the same mean and spread.
@@ -205,120 +262,7 @@ class MatchedSNLSR(SNLSR):
         return output
 
 
-class _Reverse(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, strength: float) -> Tensor:
-        ctx.strength = strength  # type: ignore[attr-defined]
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
-        return -ctx.strength * grad, None  # type: ignore[attr-defined]
-
-
-def reverse_gradient(x: Tensor, strength: float) -> Tensor:
-    """Return x; its gradient comes back times -strength (Ganin & Lempitsky 2015, eq. 3)."""
-    return _Reverse.apply(x, strength)  # type: ignore[no-any-return, no-untyped-call]
-
-
-class Discriminator(nn.Module):
-    """Abundance maps (B, K, h, w) to logits of the domain (B, 2)."""
-
-    def __init__(self, materials: int = 16) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for n_in, n_out in ((materials, 16), (16, 32)):
-            layers += [
-                nn.Conv2d(n_in, n_out, 3, padding=1, bias=False),
-                nn.BatchNorm2d(n_out),
-                nn.LeakyReLU(0.01),
-                nn.MaxPool2d(2),
-                nn.Dropout2d(0.2),
-            ]
-        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.classify = nn.Linear(32, 2)
-
-    def forward(self, abundances: Tensor) -> Tensor:
-        """Classify maps (B, K, h, w): logits (B, 2)."""
-        return self.classify(self.features(abundances))  # type: ignore[no-any-return]
-
-
-def _normalised(convolution: nn.Module, channels: int, norm: type[nn.Module]) -> list[nn.Module]:
-    return [convolution, norm(channels), nn.LeakyReLU(0.01), nn.Dropout(0.2)]
-
-
-class DensePixelDiscriminator(nn.Module):
-    """Abundances of every pixel alone to logits: (B, K, h, w) to (B, 2, h, w)."""
-
-    def __init__(self, materials: int = 16) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(  # a 1 x 1 convolution is a linear layer for each pixel
-            *_normalised(nn.Conv2d(materials, 16, 1), 16, nn.BatchNorm2d),
-            *_normalised(nn.Conv2d(16, 32, 1), 32, nn.BatchNorm2d),
-            nn.Conv2d(32, 2, 1),
-        )
-
-    def forward(self, abundances: Tensor) -> Tensor:
-        """Classify the pixels of (B, K, h, w): logits (B, 2, h, w)."""
-        return self.layers(abundances)  # type: ignore[no-any-return]
-
-
-class ConvPixelDiscriminator(nn.Module):
-    """The same with convolutions along the abundance vector of a pixel."""
-
-    def __init__(self, materials: int = 16) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            *_normalised(nn.Conv1d(1, 16, 3), 16, nn.BatchNorm1d),
-            *_normalised(nn.Conv1d(16, 32, 3), 32, nn.BatchNorm1d),
-            nn.Flatten(),
-            nn.Linear(32 * (materials - 4), 2),
-        )
-
-    def forward(self, abundances: Tensor) -> Tensor:
-        """Classify the pixels of (B, K, h, w): logits (B, 2, h, w)."""
-        B, K, h, w = abundances.shape
-        pixels = abundances.movedim(1, -1).reshape(-1, 1, K)  # (B h w, 1, K)
-        logits: Tensor = self.layers(pixels)
-        return logits.view(B, h, w, 2).movedim(-1, 1)
-
-
-class ASNLSR(SNLSR):
-    """SNLSR, gradient reversal and a discriminator on the low-resolution abundances.
-
-    Parameters
-    ----------
-    bands, scale, materials, skip
-        As in `SNLSR`.
-    reversal : float
-        lambda: the gradient of the discriminator reaches the encoder times -lambda.
-    discriminator : type
-        Class of the discriminator, built with the number of materials.
-    """
-
-    def __init__(
-        self,
-        bands: int = 30,
-        scale: int = 4,
-        materials: int = 16,
-        skip: bool = True,
-        reversal: float = 0.01,
-        discriminator: type[nn.Module] = Discriminator,
-    ) -> None:
-        super().__init__(bands, scale, materials, skip)
-        self.reversal = reversal
-        self.discriminator = discriminator(materials)
-
-    def forward(self, x: Tensor, n_sr: int | None = None) -> SuperResolution:
-        """As `SNLSR.forward`, with the domain logits."""
-        output = super().forward(x, n_sr)
-        assert output.abundances is not None
-        reversed_ = reverse_gradient(output.abundances, self.reversal)
-        output.domain_logits = self.discriminator(reversed_)
-        return output
-
-
 @torch.no_grad()
-def encode(network: nn.Module, lr: Tensor) -> NDArray[np.float32]:
+def encode(network: nn.Module, lr: Tensor) -> Tensor:
     """Abundances (n, K, h, w) of normalised log radiance (n, C, h, w), tile by tile."""
-    return torch.cat([network.encoder(tile[None]) for tile in lr]).cpu().numpy()  # type: ignore[operator]
+    return torch.cat([network.encoder(tile[None]) for tile in lr]).cpu()  # type: ignore[operator]

@@ -257,6 +257,19 @@ class SRFormer(nn.Module):
         sr = self.tail(self.up(y))[:, :, : self.scale * h, : self.scale * w]
         return SuperResolution(sr=sr + enlarge(x, self.scale) if self.skip else sr)
 
+    @torch.no_grad()
+    def start(self, lr: Tensor, warming_up: bool) -> None:
+        """Start from local contrast of unit variance, and as the bicubic skip. Ours.
+
+        The missing detail goes with differences between neighbours, small beside the level,
+        which is what random kernels answer to; from those, and at the learning rate of the other
+        networks, it is still at bicubic after 1,200 steps.
+        """
+        self.head.weight -= self.head.weight.mean((2, 3), keepdim=True)
+        self.head.weight /= self.head(lr).std((0, 2, 3))[:, None, None, None]
+        for parameter in (self.head.bias, self.tail.weight, self.tail.bias):
+            nn.init.zeros_(parameter)
+
 
 def _start(module: nn.Module) -> None:
     """Draw the weights of linear layers and of the position bias as transformers do."""

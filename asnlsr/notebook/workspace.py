@@ -1,14 +1,39 @@
-"""The workflow seen from Python: what a step depends on, and making what a chapter needs."""
+"""Where results live, what each chapter reads of them, and making what is missing. No torch."""
 
 from __future__ import annotations
 
-import ast
-import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asnlsr.config import PROTOCOLS, Experiment
+
+if TYPE_CHECKING:
+    from asnlsr.tiles.store import TileSet
+
+_HERE = (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[2])
+# The checkout: the nearest folder with a workflow, else that of the package.
+ROOT = next((folder for folder in _HERE if (folder / "Snakefile").is_file()), _HERE[-1])
+
+# What each chapter reads: scenes; tiles (with the split); the run of a MODEL or MODEL:RECIPE;
+# metrics (of all models of the table); recorded results; other files of the repository. With a
+# question mark: only as long as no results are recorded. The workflow makes it before the chapter
+# runs, and `open_chapter` where a reader opens it alone.
+READS = {
+    "01": "scenes",
+    "02": "tiles",
+    "03": "tiles data/paper/table1.csv",
+    "04": "tiles bicubic snlsr-frozen snlsr snlsr-unmix asnlsr asnlsr:published metrics",
+    "05": "tiles snlsr-unmix asnlsr recorded",
+    "06": "tiles bicubic rcam esrt srformer metrics",
+    "07": "tiles bicubic bicubic-centred back-projection richardson-lucy linear asnlsr metrics",
+    "08": "tiles bicubic richardson-lucy esrt asnlsr bandwise bandwise-oracle metrics recorded",
+    "09": "tiles bicubic asnlsr",
+    "10": "tiles metrics? asnlsr:published? data/paper/table1.csv recorded",
+    "11": "tiles snlsr-frozen asnlsr richardson-lucy metrics data/paper/table1.csv recorded",
+}
 
 
 @dataclass(frozen=True)
@@ -17,7 +42,7 @@ class Workspace:
 
     preset: str = "demo"
     dataset: str = "simulated"  # else a name for the ENVI scenes of a reader, "real" by default
-    base: Path = Path(__file__).resolve().parents[2] / "data"
+    base: Path = ROOT / "data"
 
     @property
     def root(self) -> Path:
@@ -37,70 +62,73 @@ class Workspace:
         """File of the split of tiles into roles."""
         return self.root / f"split-{by}.json"
 
-    def run(self, model: str, protocol: str = "blind", recipe: str = "warm", seed: int = 0) -> Path:
-        """Folder of one training run."""
-        return self.root / "runs" / f"{model}-{protocol}-{recipe}-s{seed}"
+    def tile_set(self, protocol: str = "blind") -> TileSet:
+        """Tiles and roles of a protocol."""
+        from asnlsr.tiles.store import TileSet  # brings torch, which the workflow does without
+
+        by, border = PROTOCOLS[protocol]
+        return TileSet(self.tiles(border), self.split(by))
+
+    def run(self, model: str, recipe: str = "warm", seed: int = 0) -> Path:
+        """Folder of a training run of protocol `blind`.
+
+        That of the reference weights where the workflow has not made it, so that a chapter can
+        be opened without training.
+        """
+        name = Experiment(model, self.preset, "blind", recipe, seed).name
+        own, reference = self.root / "runs" / name, self.base / "weights" / name
+        shipped = (self.preset, self.dataset) == ("demo", "simulated")
+        if shipped and (reference / "run.json").exists() and not (own / "run.json").exists():
+            return reference
+        return own
 
     def metrics(self, protocol: str = "blind") -> Path:
         """CSV file of all test metrics of `protocol`."""
         return self.root / f"metrics-{protocol}.csv"
 
+    def reads(self, chapter: str, seed: int = 0, alone: bool = False) -> list[Path]:
+        """Return the files that a chapter (its two digits) reads, apart from the package.
 
-ROOT = Path(__file__).resolve().parents[2]
+        Where it is opened `alone`, without those that recorded results or weights stand in for.
+        """
+        recorded = sorted((self.base / "results").glob("*-demo/*"))
+        found: list[Path] = []
+        for word in READS[chapter].split():
+            if word.endswith("?") and alone and recorded:
+                continue
+            match word.removesuffix("?"):
+                case "scenes":
+                    found += [self.scenes] * (self.dataset == "simulated")
+                case "tiles":
+                    found += [self.tiles(), self.split()]
+                case "metrics":
+                    found.append(self.metrics())
+                case "recorded":
+                    found += recorded
+                case name if "/" in name:
+                    found.append(self.base.parent / name)
+                case name:
+                    model, _, recipe = name.partition(":")
+                    run = Experiment(model, self.preset, "blind", recipe or "warm", seed)
+                    own = self.root / "runs" / run.name
+                    folder = self.run(model, recipe or "warm", seed) if alone else own
+                    found.append(folder / "run.json")
+        return found
 
 
-def _imports(path: Path) -> Iterator[str]:
-    """Yield the dotted names that a module or a notebook imports, each with its packages."""
-    text = path.read_text(encoding="utf-8")
-    if path.suffix == ".ipynb":
-        cells = [cell for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
-        lines = "\n".join("".join(cell["source"]) for cell in cells).splitlines()
-        text = "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
-    for node in ast.walk(ast.parse(text, str(path))):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        for parts in (name.split(".") for name in names):
-            yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
-
-
-def sources(entry: str) -> list[str]:
-    """Return the files of this package that a step depends on, by following its imports.
-
-    The workflow makes a step again when one of them changes, and no list of dependencies has to
-    be kept by hand. Only absolute imports are followed.
+def open_chapter(
+    chapter: str, preset: str = "demo", dataset: str = "simulated", seed: int = 0
+) -> Workspace:
+    """Make what is missing of all that a chapter reads, and say where it is.
 
     Parameters
     ----------
-    entry : str
-        A module such as `asnlsr.tiles.prepare`, or the path of a notebook.
-
-    Returns
-    -------
-    list of str
-        Paths relative to the root of the repository, sorted.
-    """
-    found: set[Path] = set()
-    notebook = entry.endswith(".ipynb")
-    names = [*_imports(ROOT / entry)] if notebook else ["asnlsr", entry]
-    while names:
-        name = names.pop()
-        path = ROOT.joinpath(*name.split("."))
-        for file in {path.with_suffix(".py"), path / "__init__.py"} - found:
-            if name.split(".")[0] == "asnlsr" and file.is_file():
-                found.add(file)
-                names.extend(_imports(file))
-                # What a widget brings for the browser lies beside its module.
-                found.update(filter(Path.is_file, map(path.with_suffix, (".js", ".css"))))
-    return sorted(str(path.relative_to(ROOT)) for path in found)
-
-
-def ensure(*paths: Path, preset: str = "demo", dataset: str = "simulated") -> None:
-    """Make what is missing of `paths`, results of the workflow as `Workspace` names them.
-
-    For a chapter that is opened alone; when everything is there, nothing happens.
+    chapter : str
+        Its two digits, a key of `READS`.
+    preset, dataset : str
+        Of the `Workspace`.
+    seed : int
+        Of the runs.
 
     Raises
     ------
@@ -109,15 +137,16 @@ def ensure(*paths: Path, preset: str = "demo", dataset: str = "simulated") -> No
     RuntimeError
         If the workflow fails; its messages stand above.
     """
-    # A run that was killed leaves its folder, but only a finished one has its run.json.
-    targets = [path / "run.json" if path.parent.name == "runs" else path for path in paths]
-    missing = [str(path.relative_to(ROOT)) for path in targets if not path.exists()]
-    if missing and not (ROOT / "Snakefile").is_file():
+    space = Workspace(preset, dataset)
+    wanted = space.reads(chapter, seed, alone=True)
+    missing = [str(path.relative_to(ROOT)) for path in wanted if not path.exists()]
+    if not missing:
+        return space
+    if not (ROOT / "Snakefile").is_file():
         raise FileNotFoundError(f"{missing[0]} is missing: work in a clone, set up with `make`")
     command = [sys.executable, "-m", "snakemake", "--config", f"preset={preset}"]
     command += [f"dataset={dataset}", "--", *missing]
-    if not missing:
-        return
     # On standard error, Jupyter would show its progress in red.
     if subprocess.run(command, cwd=ROOT, check=False, stderr=subprocess.STDOUT).returncode:
         raise RuntimeError(f"the workflow could not make {missing[0]}: see its messages above")
+    return space

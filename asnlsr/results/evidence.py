@@ -1,4 +1,7 @@
-"""The runs behind the book's claims: which, in what order, and how their results are recorded."""
+"""The runs behind the book's claims: which, in what order, and how their results are recorded.
+
+The workflow plans with it, and starts without torch: functions that need it import it.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +10,20 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
-from safetensors.torch import load_file, save_file
 
-from asnlsr.config import AT_ONCE
+from asnlsr.config import Experiment, setting
 from asnlsr.files import replacing
-from asnlsr.models.registry import spec
-from asnlsr.notebook.workspace import ROOT, Workspace
-from asnlsr.results.evaluate import evaluate
-from asnlsr.training.folder import Run
+from asnlsr.models.registry import MODELS, spec
 
-# Compared with each other: ten seeds give a sign-flip test.
-PAIRED = ("snlsr-unmix", "asnlsr", "bandwise")
-OURS = ("bandwise", "bandwise-oracle")  # not in the paper, so without a published recipe
-SEEDS, FEWER_SEEDS, SETTING_SEEDS = 10, 5, 3
+if TYPE_CHECKING:
+    from asnlsr.tiles.store import TileSet
 
+SEEDS, SETTING_SEEDS = 10, 3
 # Settings under which the claims themselves are tested again get more.
-MORE_SEEDS = {"relight=0.0": SEEDS, "by=tile": FEWER_SEEDS}
-
+MORE_SEEDS = {"relight=0.0": SEEDS, "by=tile": 5}
 # Ablation of A-SNLSR and its controls, and of `bandwise`. lambda = 0 is snlsr-unmix, step for step.
 ABLATION = {
     "snlsr-frozen": ("skip=false", "steps=1000"),  # else it gets fewer: see config
@@ -38,83 +34,64 @@ ABLATION = {
         *("skip=false_reversal=0.1", "skip=false_reversal=1.0"),
     ),
     "bicubic": ("by=tile",),
-    "bandwise": (
-        *("deblur=0", "neighbours=1", "neighbours=3"),
-        *("materials=8", "halved=0.25", "internal=0.25"),
-    ),
+    "bandwise": ("deblur=0",),
 }
 
-# In place of the discriminator of A-SNLSR, everything else equal.
-CONTROLS = ("snlsr-coral", "snlsr-mmd", "snlsr-matched")
-
-# What is kept of run.json beside the configuration.
+CONTROLS = tuple(name for name, entry in MODELS.items() if entry.control)
+# What is kept of run.json.
 _KEPT = (
-    "model", "protocol", "recipe", "seed", "preset", "parameters", "minutes", "peak_memory_gb",
-    "device", "machine", "python", "versions", "git_revision", "code_sha256", "tiles_sha256",
-    "split_sha256", "config",
+    "name", "model", "setting", "protocol", "recipe", "seed", "preset", "parameters", "minutes",
+    "peak_memory_gb", "device", "machine", "python", "versions", "git_revision", "pixels_sha256",
+    "split_sha256", "training_version", "config",
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Planned:
-    """One run; `setting` is empty, `by=tile`, or one or more `--set` of training, joined by _."""
-
-    model: str
-    protocol: str
-    recipe: str
-    seed: int
-    setting: str = ""
-
-    @property
-    def name(self) -> str:
-        """Name of the run's folder."""
-        model = f"{self.model}_{self.setting}" if self.setting else self.model
-        return f"{model}-{self.protocol}-{self.recipe}-s{self.seed}"
-
-    @property
-    def turn(self) -> tuple[bool, bool, int, bool]:
-        """Order of computing: what the claims rest on, the rest seed by seed, the ablation."""
-        blind = self.protocol == "blind"
-        claim = blind and self.recipe == "warm" and self.model in PAIRED
-        ablation = bool(self.setting) or self.model in CONTROLS
-        return ablation, not claim, self.seed, not blind
+def turn(run: Experiment) -> tuple[bool, bool, int, bool]:
+    """Order of computing: what the claims rest on, the rest seed by seed, the ablation."""
+    model, blind = spec(run.model), run.protocol == "blind"
+    claim = blind and run.recipe == "warm" and model.seeds == SEEDS
+    return bool(run.settings) or model.control, not claim, run.seed, not blind
 
 
-def plan(models: Sequence[str], seeds: int = SEEDS, ablation: bool = True) -> list[Planned]:
+def plan(
+    models: Sequence[str], preset: str = "demo", seeds: int = SEEDS, ablation: bool = True
+) -> list[Experiment]:
     """Return all runs of the evidence in the order in which they are to be computed.
 
-    Recipe `warm`: ten seeds of the models of `PAIRED`, five of the others, one of those that take
-    no training steps, because nothing in them is random. Recipe `published`: the same seeds under
-    the protocol of the published table, and under `blind` those of `PAIRED`; never of `OURS`.
+    Recipe `warm`: as many seeds as the registry says, one of those that take no training steps,
+    because nothing in them is random. Recipe `published`: the same seeds under the protocol of
+    the published table, and under `blind` those of the models with most seeds; never of ours.
 
     Parameters
     ----------
     models : sequence of str
         Names in the registry.
+    preset : str
     seeds : int
         At most so many seeds of each.
     ablation : bool
         Whether to add the runs of `ABLATION`, and `CONTROLS` where A-SNLSR is among the models:
-        blind, recipe `warm`, five seeds of controls, and three of settings but for `MORE_SEEDS`.
+        blind, recipe `warm`, all seeds of controls, and three of settings but for `MORE_SEEDS`.
     """
-    return sorted(_plan(models, seeds, ablation), key=lambda run: run.turn)
+    return sorted(_plan(models, preset, seeds, ablation), key=turn)
 
 
-def _plan(models: Sequence[str], seeds: int, ablation: bool) -> Iterator[Planned]:
-    for model in models:
-        most = 1 if model in AT_ONCE else SEEDS if model in PAIRED else FEWER_SEEDS
-        for seed in range(min(most, seeds)):
+def _plan(models: Sequence[str], preset: str, seeds: int, ablation: bool) -> Iterator[Experiment]:
+    for name in models:
+        model = spec(name)
+        for seed in range(min(model.seeds, seeds)):
             for protocol in ("blind", "as-released"):
-                yield Planned(model, protocol, "warm", seed)
-                published = protocol == "as-released" or model in PAIRED
-                if published and model not in (*AT_ONCE, *OURS):
-                    yield Planned(model, protocol, "published", seed)
-        for setting in ABLATION.get(model, ()) if ablation else ():
-            for seed in range(min(most, MORE_SEEDS.get(setting, SETTING_SEEDS), seeds)):
-                yield Planned(model, "blind", "warm", seed, setting)
-    for model in CONTROLS if ablation and "asnlsr" in models else ():
-        for seed in range(min(FEWER_SEEDS, seeds)):
-            yield Planned(model, "blind", "warm", seed)
+                yield Experiment(name, preset, protocol, "warm", seed)
+                published = protocol == "as-released" or model.seeds == SEEDS
+                if published and model.takes_steps and not model.ours:
+                    yield Experiment(name, preset, protocol, "published", seed)
+        for text in ABLATION.get(name, ()) if ablation else ():
+            settings = dict(setting(one) for one in text.split("_"))
+            for seed in range(min(model.seeds, MORE_SEEDS.get(text, SETTING_SEEDS), seeds)):
+                yield Experiment(name, preset, "blind", "warm", seed, settings)
+    for name in CONTROLS if ablation and "asnlsr" in models else ():
+        for seed in range(min(spec(name).seeds, seeds)):
+            yield Experiment(name, preset, "blind", "warm", seed)
 
 
 @dataclass(frozen=True)
@@ -139,27 +116,30 @@ class Results:
         return Results(runs=runs, missing=missing, **tables)
 
 
-def collect(space: Workspace, wanted: Sequence[Planned]) -> Results:
-    """Return the results of the runs of a workspace that are finished and measured."""
+def collect(folder: Path, wanted: Sequence[str]) -> Results:
+    """Return the results of those runs in `folder`/runs that are finished and measured."""
+    from asnlsr.training.folder import read_run
+
     runs: dict[str, dict[str, Any]] = {}
     tables: dict[str, list[pd.DataFrame]] = {"metrics": [], "history": []}
-    for run in wanted:
-        made = space.root / "runs" / run.name
+    for name in wanted:
+        made = folder / "runs" / name
         if not ((made / "run.json").exists() and (made / "metrics.csv").exists()):
             continue
-        whole = json.loads((made / "run.json").read_text())
-        runs[run.name] = {key: whole.get(key) for key in _KEPT} | {
-            "setting": run.setting,
-            "benchmark": _benchmark(space.root / f"benchmarks/train-{run.name}.tsv"),
-        }
-        for name, parts in tables.items():
-            if (made / f"{name}.csv").stat().st_size > 1:  # bicubic has no history
-                rows = pd.read_csv(made / f"{name}.csv")
-                parts.append(rows.assign(run=run.name, setting=run.setting))
+        whole = read_run(made)
+        measured = _benchmark(folder / f"benchmarks/train-{name}.tsv")
+        runs[name] = {key: whole.get(key) for key in _KEPT} | {"benchmark": measured}
+        for table, parts in tables.items():
+            if (made / f"{table}.csv").stat().st_size > 1:  # bicubic has no history
+                parts.append(_read_table(made / f"{table}.csv"))
     empty = pd.DataFrame({"run": [], "setting": []}, dtype=str)
     whole_tables = {name: pd.concat(parts) if parts else empty for name, parts in tables.items()}
-    missing = [run.name for run in wanted if run.name not in runs]
-    return Results(runs=runs, missing=missing, **whole_tables)
+    return Results(runs=runs, missing=[n for n in wanted if n not in runs], **whole_tables)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    rows = pd.read_csv(path, dtype={"run": str, "setting": str})
+    return rows.fillna({"setting": ""})  # CSV knows no empty word
 
 
 def _benchmark(path: Path) -> dict[str, float]:
@@ -173,11 +153,8 @@ def _benchmark(path: Path) -> dict[str, float]:
 def read_results(folder: Path) -> Results:
     """Return what is recorded in a folder; nothing where there is none."""
     if not (folder / "runs.json").exists():
-        return collect(Workspace(base=folder), [])
-    tables = {}
-    for name in ("metrics", "history"):
-        rows = pd.read_csv(folder / f"{name}.csv.gz", dtype={"run": str, "setting": str})
-        tables[name] = rows.fillna({"setting": ""})  # CSV knows no empty word
+        return collect(folder, [])
+    tables = {name: _read_table(folder / f"{name}.csv.gz") for name in ("metrics", "history")}
     document = json.loads((folder / "runs.json").read_text())
     return Results(runs=document["runs"], missing=document["missing"], **tables)
 
@@ -199,25 +176,26 @@ def _tested(results: Results) -> set[str]:
     return set(rows.loc[(rows["protocol"] == "blind") & (rows["setting"] == ""), "scene"].dropna())
 
 
-def record(space: Workspace, wanted: Sequence[Planned], folder: Path, command: str) -> Results:
-    """Add the results of the finished runs of a workspace to those recorded in a folder.
+def record(made: Path, wanted: Sequence[str], folder: Path, command: str) -> Results:
+    """Add the results of the finished runs in `made`/runs to those recorded in a folder.
 
     Writes `metrics.csv.gz`, `history.csv.gz` and `runs.json`, which also names the command and
-    the missing runs. A run recorded before is kept unless the workspace holds it again.
+    the missing runs. A run recorded before is kept unless it is there again.
 
     Raises
     ------
     ValueError
         If the recorded results were measured on other tiles or test scenes.
     """
-    found, older = collect(space, wanted), read_results(folder)
+    found, older = collect(made, wanted), read_results(folder)
     if tested := _tested(found):
         check_scenes(folder, older, tested)
     runs = [*found.runs.values(), *older.runs.values()]
-    tiles = {(run["protocol"], run["tiles_sha256"]) for run in runs}
+    # Runs of before 2026-12 have a hash of another kind.
+    tiles = {(run["protocol"], run["pixels_sha256"]) for run in runs if run.get("pixels_sha256")}
     if len(tiles) > len(dict(tiles)):
         raise ValueError(
-            f"{folder} and {space.root}/runs hold runs on different tiles, of other scenes or cut "
+            f"{folder} and {made}/runs hold runs on different tiles, of other scenes or cut "
             "otherwise: delete the older ones or give yours a name of their own (SCENES_NAME=mine)"
         )
     results = found.merged(older)
@@ -232,39 +210,25 @@ def record(space: Workspace, wanted: Sequence[Planned], folder: Path, command: s
     return results
 
 
-WEIGHTS = ROOT / "data/weights"
-
-# Half of the 15 MB that all weights together may take.
-TOO_LARGE = ("srformer",)
-
-
-def trained(space: Workspace, model: str, seed: int = 0) -> Path:
-    """Return the folder of a run (protocol `blind`, recipe `warm`).
-
-    That of the workspace; where the workflow has not made it, the reference weights of that
-    run, so that a chapter can be opened without training.
-    """
-    own = space.run(model, seed=seed)
-    reference = WEIGHTS / own.name
-    same_scenes = (space.preset, space.dataset) == ("demo", "simulated")
-    if same_scenes and (reference / "run.json").exists() and not (own / "run.json").exists():
-        return reference
-    return own
-
-
-def export(run: Path, tiles: Path, split: Path, out: Path) -> None:
+def export(run: Path, tiles: TileSet, out: Path) -> None:
     """Write a finished run with weights in float16, and a card that says what they are.
 
     Parameters
     ----------
     run : Path
         Folder of the run; `load_run` reads `out` like it.
-    tiles, split : Path
+    tiles : TileSet
         What the network is measured on for the card, after the rounding to float16.
     out : Path
         Folder to write.
     """
-    record = Run.read(run)
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from asnlsr.results.evaluate import evaluate
+    from asnlsr.training.folder import read_run
+
+    record = read_run(run)
     out.mkdir(parents=True, exist_ok=True)
     half = {
         name: value.half() if value.dtype == torch.float32 else value
@@ -275,9 +239,9 @@ def export(run: Path, tiles: Path, split: Path, out: Path) -> None:
     for name in ("history.csv", "run.json"):
         with replacing(out / name) as part:
             shutil.copy(run / name, part)
-    metrics = evaluate([out], tiles, split, progress=False)
+    metrics = evaluate([out], tiles, progress=False)
     with replacing(out / "README.md") as part:
-        part.write_text(_card(record, metrics, len(json.loads(split.read_text())["test"])))
+        part.write_text(_card(record, metrics, len(tiles.roles["test"])))
 
 
 def _card(record: dict[str, object], metrics: pd.DataFrame, tiles: int) -> str:
@@ -288,8 +252,8 @@ def _card(record: dict[str, object], metrics: pd.DataFrame, tiles: int) -> str:
 
 - **Network**: `{record["model"]}`, {record["parameters"]} parameters, {record["bands"]} bands,
   enlargement by {record["scale"]}; float16, loaded by `asnlsr.training.folder.load_run`.
-- **Data**: the simulated scenes of preset `{record["preset"]}` (hash of the tiles
-  `{str(record["tiles_sha256"])[:12]}`), protocol `{record["protocol"]}`: trained on source scenes
+- **Data**: the simulated scenes of preset `{record["preset"]}` (hash of the pixels
+  `{str(record["pixels_sha256"])[:12]}`), protocol `{record["protocol"]}`: trained on source scenes
   that are in no other role. Input and output are normalised log radiance.
 - **Training**: recipe `{record["recipe"]}`, seed {record["seed"]}, {config["warmup_steps"]} +
   {config["steps"]} steps, {record["minutes"]:.1f} minutes; code `{record["git_revision"]}`.

@@ -16,11 +16,12 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from asnlsr.config import AT_ONCE
 from asnlsr.metrics import METRICS
-from asnlsr.models.registry import ORACLES
+from asnlsr.models.registry import MODELS
 from asnlsr.results.evidence import Results
 
+AT_ONCE = [name for name, entry in MODELS.items() if not entry.takes_steps]
+ORACLES = [name for name, entry in MODELS.items() if entry.oracle]
 RESAMPLES = 9999
 SCENE_RESAMPLES = 2000
 FEWEST = 5  # pairs that an interval shown in the book needs; the bootstrap of four is no more
@@ -111,11 +112,6 @@ def holm(p: ArrayLike) -> NDArray[np.float64]:
     return corrected
 
 
-def friedman(table: pd.DataFrame) -> float:
-    """Return p that all columns (models) rank alike over the rows (seeds) (Friedman 1937)."""
-    return float(stats.friedmanchisquare(*table.to_numpy().T).pvalue)
-
-
 def compare_all(
     table: pd.DataFrame, pairs: Iterable[tuple[str, str]] | None = None, seed: int = 0
 ) -> pd.DataFrame:
@@ -153,7 +149,8 @@ SETTLING = 6  # pairs: with fewer, p of a sign-flip test cannot be below 0.05
 
 def with_settings(metrics: pd.DataFrame) -> pd.DataFrame:
     """Rows whose `model` also names the setting of the run, as in `asnlsr_reversal=1.0`."""
-    model, setting = metrics["model"], metrics["setting"]
+    model = metrics["model"]
+    setting = metrics["setting"].fillna("") if "setting" in metrics else model.str[:0]
     return metrics.assign(model=model.where(setting == "", model + "_" + setting))
 
 

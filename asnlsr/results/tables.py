@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from urllib.parse import quote
 
 import pandas as pd
 
-from asnlsr.config import AT_ONCE
 from asnlsr.metrics import METRICS
-from asnlsr.models.registry import MODELS, ORACLES
-from asnlsr.results.statistics import FEWEST, paired_difference, seed_table
+from asnlsr.models.registry import MODELS
+from asnlsr.results.statistics import (
+    AT_ONCE,
+    FEWEST,
+    ORACLES,
+    paired_difference,
+    seed_table,
+    with_settings,
+)
 
-COLUMNS = ("psnr", "ssim", "ergas", "sam_deg", "rmse", "train_minutes", "ms_per_tile")
+COLUMNS = ("psnr", "ssim", "ergas", "sam_deg", "rmse")
+
+
+def read_metrics(path: Path) -> pd.DataFrame:
+    """Read a file made by `asnlsr evaluate`; raises `ValueError` naming a file that is none."""
+    try:
+        rows = pd.read_csv(path, dtype={"setting": str})
+        rows["value"] = pd.to_numeric(rows["value"])
+        rows[["model", "seed", "protocol", "recipe", "domain", "metric"]]
+    except (ValueError, KeyError):
+        raise ValueError(f"{path}: not a metrics file; make it with asnlsr evaluate") from None
+    return rows
 
 
 def results_table(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
@@ -29,7 +47,8 @@ def results_table(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Index (model, recipe) in the order of the registry; columns (metric, "mean" | "std" |
+        Index (model, recipe) in the order of the registry, the model with its setting, as in
+        `asnlsr_reversal=1.0`; columns (metric, "mean" | "std" |
         "seeds"). The spread of a single seed is NaN.
 
     Raises
@@ -39,6 +58,7 @@ def results_table(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
     """
     if metrics["protocol"].nunique() > 1:
         raise ValueError("rows of two protocols are not comparable: make a table of each")
+    metrics = with_settings(metrics)
     rows = metrics[(metrics["domain"] == domain) & metrics["metric"].isin(COLUMNS)]
     if rows.empty:
         raise ValueError(f"no metrics of domain {domain!r} in the table")
@@ -48,7 +68,9 @@ def results_table(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
     spread = spread.rename(columns={"count": "seeds"})
     table = pd.DataFrame(spread.unstack("metric")).swaplevel(axis=1)
     order = {name: place for place, name in enumerate(MODELS)}
-    table = table.sort_index(key=lambda names: names.map(lambda name: order.get(name, len(order))))
+    table = table.sort_index(
+        key=lambda names: names.map(lambda name: order.get(name.split("_")[0], len(order)))
+    )
     return table.loc[:, [c for c in COLUMNS if c in table.columns.get_level_values(0)]]
 
 
@@ -58,14 +80,14 @@ def marked_best(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
     Returns
     -------
     DataFrame of str
-        Index and metrics as in `results_table`, without the times: ★ for the best mean, ≈ where
+        Index and metrics as in `results_table`: ★ for the best mean, ≈ where
         the 95 % interval of the difference to it, on common seeds, holds 0, ? where there are
         fewer than `FEWEST` common seeds to tell, or nothing random in either. An oracle
         competes with nothing and has no mark.
     """
     marks = {}
     rivals = metrics[~metrics["model"].isin(ORACLES)]
-    for metric in COLUMNS[:5]:
+    for metric in COLUMNS:
         table = seed_table(rivals, metric, domain)
         best = table.mean().idxmax() if METRICS[metric][1] else table.mean().idxmin()
         marks[metric] = {row: _mark(table[[row, best]].dropna(), row == best) for row in table}
@@ -83,18 +105,17 @@ def _mark(pair: pd.DataFrame, best: bool) -> str:
 
 def formatted(table: pd.DataFrame, marks: pd.DataFrame | None = None) -> pd.DataFrame:
     """Text of a table from `results_table`: mean, ± spread of several seeds, mark of the best."""
-    digits = {"psnr": 2, "sam_deg": 2, "ergas": 2, "train_minutes": 1, "ms_per_tile": 0, "rmse": 4}
+    digits = {"psnr": 2, "sam_deg": 2, "ergas": 2, "rmse": 4}
     text = pd.DataFrame(index=range(len(table)))
     recipes = table.index.get_level_values("recipe")
     one_recipe = len(set(recipes)) == 1
     text["model"] = [
-        (MODELS[model].label if model in MODELS else model)
-        + ("" if one_recipe or model in AT_ONCE else f" ({recipe})")
+        _label(model) + ("" if one_recipe or model in AT_ONCE else f" ({recipe})")
         for model, recipe in table.index
     ]
     for metric in dict.fromkeys(table.columns.get_level_values(0)):
         label, higher = METRICS[metric]
-        arrow = "" if metric in ("train_minutes", "ms_per_tile") else " ↑" if higher else " ↓"
+        arrow = " ↑" if higher else " ↓"
         n = digits.get(metric, 3)
         mark = {} if marks is None else marks.get(metric, {})
         text[label + arrow] = [
@@ -104,6 +125,12 @@ def formatted(table: pd.DataFrame, marks: pd.DataFrame | None = None) -> pd.Data
             for key, row in table[metric].iterrows()
         ]
     return text
+
+
+def _label(variant: str) -> str:
+    """Name a row: the label of the model, then its settings."""
+    model, *settings = variant.split("_", 1)
+    return ", ".join([MODELS[model].label if model in MODELS else model, *settings])
 
 
 def render(table: pd.DataFrame, fmt: str = "md") -> str:

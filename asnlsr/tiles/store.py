@@ -1,36 +1,31 @@
-"""Which tile plays which role: random thirds, or whole scenes."""
+"""Tiles and their roles: `TileSet` gives the pairs that training, evaluation and chapters read."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from asnlsr.files import replacing
 from asnlsr.physics import log_scale
 from asnlsr.scenes.bands import DOMAINS
-from asnlsr.tiles.official import mat_files, open_mat_tiles, read_npz_split
 
-
-def select(tiles: Path, domain: str, ids: list[str]) -> xr.Dataset:
-    """Open the tiles `ids` of a domain, lazily and in this order."""
-    store = open_tiles(tiles, domain)
-    position = {name: n for n, name in enumerate(tile_ids(store))}
-    return store.isel(tile=[position[name] for name in ids])
-
-
-def load_z(store: xr.Dataset, field: str) -> Tensor:
-    """Read `hr`, `lr` or `lr_x2` of all tiles as normalised log radiance (n, C, h, w)."""
-    return torch.from_numpy(log_scale(store[field].to_numpy()))
-
-
-_DIMS = {"hr": ("y", "x"), "lr": ("y_lr", "x_lr"), "lr_x2": ("y_x2", "x_x2")}
+DIMS = {"hr": ("y", "x"), "lr": ("y_lr", "x_lr"), "lr_x2": ("y_x2", "x_x2")}
+ROLES = ("source_train", "target_train", "val", "test")
+_DEALS = 100
+Split = dict[str, list[str]]
 
 
 def open_tiles(tiles: Path, domain: str) -> xr.Dataset:
@@ -39,7 +34,7 @@ def open_tiles(tiles: Path, domain: str) -> xr.Dataset:
     Parameters
     ----------
     tiles : Path
-        Folder written by :func:`prepare`, or of `.mat` files of the original release.
+        Folder written by `asnlsr.tiles.prepare` or `asnlsr.tiles.official`.
     domain : {"swir1", "swir2"}
 
     Returns
@@ -59,13 +54,11 @@ def open_tiles(tiles: Path, domain: str) -> xr.Dataset:
     if domain not in DOMAINS:
         raise ValueError(f"domain {domain!r} is none of {', '.join(DOMAINS)}")
     path = Path(tiles) / f"{domain}.zarr"
-    if not path.is_dir() and (files := mat_files(Path(tiles), domain)):
-        return open_mat_tiles(files, domain)
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such tiles; make them with asnlsr prepare")
     try:
         store: xr.Dataset = xr.open_zarr(path, chunks=None, consolidated=False, zarr_format=2)
-        tile_ids(store), store["wavelength_nm"].values, [store[name].dtype for name in _DIMS]
+        tile_ids(store), store["wavelength_nm"].values, [store[name].dtype for name in DIMS]
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(f"{path}: damaged tiles; make them again with asnlsr prepare") from None
     return store
@@ -77,9 +70,119 @@ def tile_ids(store: xr.Dataset) -> list[str]:
     return ["/".join(map(str, place)) for place in zip(*columns, strict=True)]
 
 
-_DEALS = 100
-ROLES = ("source_train", "target_train", "val", "test")
-Split = dict[str, list[str]]
+class Pairs:
+    """Tiles of one role in one domain; each field is read from the disk when it is first used.
+
+    Attributes
+    ----------
+    lr, hr, lr_x2 : Tensor, (n, C, h, w), (n, C, r h, r w) and (n, C, r h / 2, r w / 2)
+        Low resolution, truth, and truth degraded by 2: normalised log radiance.
+    psf : ndarray, (32, 32)
+        Blur between `hr` and `lr`.
+    border : str
+        "scene" or "zero": what lay around a tile when it was blurred.
+    wavelength_nm : ndarray, (C,)
+    ids : list of str
+        Names "scene/row0/col0", in the order of the tiles.
+    """
+
+    def __init__(self, store: xr.Dataset) -> None:
+        self._store = store
+        self.psf: NDArray[np.float64] = np.asarray(store.attrs["psf"], dtype=np.float64)
+        self.border = str(store.attrs["border"])
+        self.wavelength_nm: NDArray[np.float64] = store["wavelength_nm"].to_numpy()
+        self.ids = tile_ids(store)
+        self.scale = store.sizes["y"] // store.sizes["y_lr"]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def lr(self) -> Tensor:
+        """Low resolution: z (n, C, h, w)."""
+        return self._z("lr")
+
+    @cached_property
+    def hr(self) -> Tensor:
+        """Truth: z (n, C, r h, r w)."""
+        return self._z("hr")
+
+    @cached_property
+    def lr_x2(self) -> Tensor:
+        """Truth degraded by 2: z (n, C, r h / 2, r w / 2)."""
+        return self._z("lr_x2")
+
+    @property
+    def peak(self) -> float:
+        """Largest less smallest true z, against which PSNR is measured."""
+        return float(self.hr.max() - self.hr.min())
+
+    @property
+    def scenes(self) -> list[str]:
+        """Scene of every tile."""
+        return [scene_of(name) for name in self.ids]
+
+    def _z(self, name: str) -> Tensor:
+        return torch.from_numpy(log_scale(self._store[name].to_numpy()))
+
+
+@dataclass(frozen=True)
+class TileSet:
+    """The tiles of both domains with a role for each.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the two tile stores.
+    split : Path
+        JSON file of `write_split`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        When used, if a store or the split is missing or damaged, or they do not fit.
+
+    Examples
+    --------
+    >>> TileSet(space.tiles(), space.split()).pairs("test", "swir2").hr.shape  # doctest: +SKIP
+    torch.Size([24, 30, 128, 128])
+    """
+
+    folder: Path
+    split: Path
+
+    @cached_property
+    def roles(self) -> Split:
+        """Role to names of tiles."""
+        return read_split(self.split, self.folder)
+
+    def pairs(self, role: str, domain: str) -> Pairs:
+        """Return the tiles of a role in a domain, in the order of the split."""
+        if role not in self.roles:
+            raise ValueError(f"{self.split}: no role {role!r}; it has {', '.join(self.roles)}")
+        if not self.roles[role]:
+            raise ValueError(f"{self.split}: no tile has the role {role}")
+        store = open_tiles(self.folder, domain)
+        position = {name: n for n, name in enumerate(tile_ids(store))}
+        return Pairs(store.isel(tile=[position[name] for name in self.roles[role]]))
+
+    @cached_property
+    def pixels_sha256(self) -> str:
+        """Hash of the pixels, names and wavelengths of all tiles of both domains."""
+        digest = hashlib.sha256()
+        for domain in DOMAINS:
+            store = open_tiles(self.folder, domain)
+            digest.update("\n".join(tile_ids(store)).encode())
+            digest.update(store["wavelength_nm"].to_numpy().tobytes())
+            for name in DIMS:
+                for n in range(store.sizes["tile"]):
+                    digest.update(np.ascontiguousarray(store[name][n].to_numpy()).data)
+        return digest.hexdigest()
+
+    @cached_property
+    def split_sha256(self) -> str:
+        """Hash of the file of roles."""
+        return hashlib.sha256(Path(self.split).read_bytes()).hexdigest()
 
 
 def make_split(tiles: Path, by: str = "scene", seed: int = 0) -> Split:
@@ -117,7 +220,7 @@ def make_split(tiles: Path, by: str = "scene", seed: int = 0) -> Split:
             (dict(zip(spectra.index, deal, strict=True)) for deal in deals),
             key=lambda deal: spectra.groupby(deal).mean().std().sum(),
         )
-        return {role: [tile for tile in ids if role_of[_scene(tile)] == role] for role in ROLES}
+        return {role: [tile for tile in ids if role_of[scene_of(tile)] == role] for role in ROLES}
     if by != "tile":
         raise ValueError(f"split by {by!r} is neither 'scene' nor 'tile'")
     if len(ids) < 3:
@@ -130,7 +233,8 @@ def make_split(tiles: Path, by: str = "scene", seed: int = 0) -> Split:
     return split | {"test": split["val"]}
 
 
-def _scene(tile: str) -> str:
+def scene_of(tile: str) -> str:
+    """Return the scene in the name of a tile."""
     return tile.rsplit("/", 2)[0]
 
 
@@ -161,11 +265,17 @@ def write_split(split: Split, path: Path) -> None:
         temporary.write_text(json.dumps(split, indent=1) + "\n", encoding="utf-8")
 
 
+class _Roles(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    source_train: list[str]
+    target_train: list[str]
+    val: list[str]
+    test: list[str]
+
+
 def read_split(path: Path, tiles: Path | None = None) -> Split:
     """Read a split and check that it is whole and, given ``tiles``, that the store has its tiles.
-
-    A `.npz` split of the original release names tiles by their files: they become
-    "scene/row0/col0" when ``tiles`` is the folder of these files.
 
     Raises
     ------
@@ -177,26 +287,28 @@ def read_split(path: Path, tiles: Path | None = None) -> Split:
     Warns
     -----
     UserWarning
-        If a split of ours leaves tiles without a role, as after `prepare` with smaller tiles.
+        If it leaves tiles without a role, as after `prepare` with smaller tiles.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such split; make it with asnlsr split")
-    split = read_npz_split(path) if path.suffix == ".npz" else _read_json(path)
+    try:
+        split: Split = _Roles.model_validate_json(path.read_bytes()).model_dump()
+    except ValidationError:
+        roles = ", ".join(ROLES)
+        raise ValueError(
+            f"{path}: not a split, a JSON file that maps {roles} to lists of scene/row0/col0; "
+            "make it again with asnlsr split"
+        ) from None
     if tiles is None:
         return split
-    store = open_tiles(tiles, "swir1")
-    ids = tile_ids(store)
-    if path.suffix == ".npz" and "stem" in store.coords:
-        id_of = dict(zip(store["stem"].values.tolist(), ids, strict=True))
-        split = {role: [id_of.get(stem, stem) for stem in stems] for role, stems in split.items()}
-    if absent := sorted({tile for held in split.values() for tile in held} - set(ids)):
+    ids = tile_ids(open_tiles(tiles, "swir1"))
+    if absent := sorted(_all(split.values()) - set(ids)):
         raise ValueError(
             f"{path}: {len(absent)} of its tiles, such as {absent[0]}, are not in {tiles}; "
             "make the split again for these tiles"
         )
-    spare = set(ids).difference(*split.values())
-    if spare and path.suffix != ".npz":
+    if spare := set(ids) - _all(split.values()):
         warnings.warn(
             f"{path}: gives no role to {len(spare)} of {len(ids)} tiles in {tiles}; "
             "if they were prepared anew, make the split again",
@@ -205,20 +317,5 @@ def read_split(path: Path, tiles: Path | None = None) -> Split:
     return split
 
 
-def _read_json(path: Path) -> Split:
-    try:
-        split = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise ValueError(f"{path}: not a JSON file; make it again with asnlsr split") from None
-    if not _is_split(split):
-        raise ValueError(f"{path}: must map {', '.join(ROLES)} to lists of scene/row0/col0")
-    return dict(split)
-
-
-def _is_split(split: object) -> bool:
-    return (
-        isinstance(split, dict)
-        and set(split) == set(ROLES)
-        and all(isinstance(ids, list) for ids in split.values())
-        and all(isinstance(tile, str) for ids in split.values() for tile in ids)
-    )
+def _all(parts: Iterable[list[str]]) -> set[str]:
+    return {tile for part in parts for tile in part}

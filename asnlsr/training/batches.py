@@ -1,30 +1,29 @@
-"""Recipe `warm`: source tiles under another light, with the colours of the target. Ours.
+"""From tiles to training batches: crops, turns, and source tiles under another light.
 
 In log radiance another illumination is a sum and another contrast a product. A network that has
 seen its source tiles with many spectra learns detail that does not depend on the spectrum, which
-is what it needs where the spectrum is another.
+is what it needs where the spectrum is another. The changes are ours, for recipe `warm`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
-import xarray as xr
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from asnlsr.config import TrainingConfig
+from asnlsr.config import Experiment, TrainingConfig
+from asnlsr.models.registry import spec
 from asnlsr.physics import degrade, log_scale, unscale
 from asnlsr.scenes.bands import DOMAINS
-from asnlsr.tiles.store import load_z, read_split, select
+from asnlsr.tiles.store import Pairs, TileSet
 
 RIDGE = 1e-4  # of the source contrast: keeps the noise of its weakest components from growing
+# Random streams of a run, beside its seed. The numbers are in the records: they stay.
+SOURCE, TARGET, MIXED, CROPS, LIGHT, BANDS = range(6)
 
 
 class Relighting:
@@ -113,8 +112,9 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
 
     Parameters
     ----------
-    source_lr, source_hr : Tensor, (n, C, h, w) and (n, C, r h, r w)
-    target_lr : Tensor or None, (m, C, h, w)
+    source : Pairs
+        With their truth; `lr_x2` too where `half`.
+    target : Tensor or None, (m, C, h, w)
         Low resolution only: this class never holds a target high-resolution value.
     config : TrainingConfig
         Steps, batch, crop (pixels of high resolution) and changes of the tiles.
@@ -124,37 +124,30 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         As published: a batch is drawn from the union of both domains. Otherwise every batch has
         `config.batch` tiles of each, so that a network sees as many source tiles with the
         target as without.
-    source_x2 : Tensor, (n, C, r h / 2, r w / 2), optional
-        Source tiles degraded by 2, the truth of a progressive network's last but one stage.
-    smaller : sequence of (float, Tensor)
-        Shares of the steps, and the images (n, C, H, W) that are the whole truth of such a step
-        in place of source tiles: scenes seen from farther away.
+    half : bool
+        Whether batches hold the truth of a progressive network's last but one stage.
     """
 
     def __init__(
         self,
-        source_lr: Tensor,
-        source_hr: Tensor,
-        target_lr: Tensor | None,
+        source: Pairs,
+        target: Tensor | None,
         config: TrainingConfig,
         seed: int,
         mixed: bool,
-        source_x2: Tensor | None = None,
-        smaller: Sequence[tuple[float, Tensor]] = (),
+        half: bool = False,
     ) -> None:
-        self.source_lr, self.source_hr, self.target_lr = source_lr, source_hr, target_lr
-        self.config, self.seed, self.mixed = config, seed, mixed
-        self.scale = source_hr.shape[-1] // source_lr.shape[-1]
+        self.source_lr, self.source_hr, self.target_lr = source.lr, source.hr, target
+        self.config, self.seed, self.mixed, self.scale = config, seed, mixed, source.scale
         self.relighting = None
         if config.relight or config.light:
-            self.relighting = Relighting(source_lr, target_lr, config.relight, config.light)
+            self.relighting = Relighting(source.lr, target, config.relight, config.light)
         # Low resolution as it would be of the scene turned by k = 0, 1, ...
         turns = range(1, 8) if config.turns else ()
-        self.views = [source_lr, *(_degraded(source_hr, k, self.scale) for k in turns)]
+        self.views = [source.lr, *(_degraded(source.hr, k, self.scale) for k in turns)]
         self.views_x2: list[Tensor] = []
-        if source_x2 is not None:
-            self.views_x2 = [source_x2, *(_degraded(source_hr, k, 2) for k in turns)]
-        self.smaller = [(share, hr) for share, hr in smaller if share]
+        if half:
+            self.views_x2 = [source.lr_x2, *(_degraded(source.hr, k, 2) for k in turns)]
 
     def _draw(self, stream: int, n: int, step: int) -> list[int]:
         """Return the tiles of batch `step` in an endless row of shuffled passes over n tiles."""
@@ -168,10 +161,11 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
     def _choose(self, step: int) -> tuple[list[int], list[int]]:
         n_source = len(self.source_lr)
         if self.target_lr is None:
-            return self._draw(0, n_source, step), []
+            return self._draw(SOURCE, n_source, step), []
         if not self.mixed:
-            return self._draw(0, n_source, step), self._draw(1, len(self.target_lr), step)
-        drawn = self._draw(2, n_source + len(self.target_lr), step)
+            source = self._draw(SOURCE, n_source, step)
+            return source, self._draw(TARGET, len(self.target_lr), step)
+        drawn = self._draw(MIXED, n_source + len(self.target_lr), step)
         return [i for i in drawn if i < n_source], [i - n_source for i in drawn if i >= n_source]
 
     def __len__(self) -> int:
@@ -179,13 +173,8 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
         """Return `lr` (B, C, h, w), `hr` (B_source, C, r h, r w), `domain` (B,); maybe `lr_x2`."""
-        chance = np.random.default_rng([self.seed, 6, step]).random() if self.smaller else 0.0
-        for share, images in self.smaller:
-            if chance < share:
-                return self._pyramid(images, step)
-            chance -= share
         source, target = self._choose(step)
-        rng = np.random.default_rng([self.seed, 3, step])
+        rng = np.random.default_rng([self.seed, CROPS, step])
         r, side = self.scale, self.config.crop // self.scale
         lr, lr_x2, hr = [], [], [self.source_hr[:0, :, : r * side, : r * side]]
         for i in source:
@@ -207,21 +196,13 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         if lr_x2:
             batch["lr_x2"] = torch.stack(lr_x2)
         if self.relighting and step >= self.config.warmup_steps:
-            rng = np.random.default_rng([self.seed, 4, step])
+            rng = np.random.default_rng([self.seed, LIGHT, step])
             mix, shift = self.relighting.draw(rng, source, len(target))
             for key in batch.keys() - {"domain"}:
                 n = len(batch[key])
                 change = torch.einsum("bcd,bdhw->bchw", mix[:n], batch[key])
                 batch[key] = change + shift[:n, :, None, None]
         return batch
-
-    def _pyramid(self, images: Tensor, step: int) -> dict[str, Tensor]:
-        """Batch of whole images, turned, and what the known blur makes of them."""
-        turns = np.random.default_rng([self.seed, 7, step]).integers(8, size=self.config.batch)
-        chosen = self._draw(8, len(images), step)
-        hr = torch.stack([turned(images[i], int(k)) for i, k in zip(chosen, turns, strict=True)])
-        lr = log_scale(degrade(unscale(hr), self.scale))
-        return {"lr": lr, "hr": hr, "domain": torch.zeros(len(hr), dtype=torch.long)}
 
 
 def part_of(batch: dict[str, Tensor], rank: int, ranks: int) -> dict[str, Tensor]:
@@ -254,88 +235,49 @@ def _corner(rng: np.random.Generator, images: Tensor, side: int) -> tuple[int, i
     return int(rng.integers(rows - side + 1)), int(rng.integers(cols - side + 1))
 
 
-class TileDataModule(LightningDataModule):
+class Tiles(LightningDataModule):
     """Training batches and validation tiles of one run.
 
-    Parameters
+    Attributes
     ----------
-    tiles : Path
-        Folder of the two tile stores.
-    split : Path
-        JSON file of roles.
-    config : TrainingConfig
-        As for `TrainingBatches`.
-    seed : int
-        As for `TrainingBatches`.
-    protocol : str
-        `blind` validates on source tiles; `as-released` on target tiles, with target truth.
-    target : bool
-        Whether low-resolution target tiles enter the training.
-    mixed : bool
-        As for `TrainingBatches`.
-    half : bool
-        Whether source tiles degraded by 2 do.
-    oracle : bool
-        Whether the tiles of role `target_train` in the target domain, with their truth, take the
-        place of the source tiles, in training and validation.
+    batches : TrainingBatches
+    source, val : Pairs
+        What is learned from, and validated on: under protocol `blind` source tiles, under
+        `as-released` target tiles, with target truth. An oracle has the target tiles of role
+        `target_train`, with their truth, in place of the source tiles.
+    both : list of Pairs
+        Validation tiles of both domains where a network sees the target: low resolution only.
 
     Raises
     ------
     ValueError
-        If a crop is larger than a tile, or the split names absent tiles.
+        If a crop is larger than a tile, or a role has no tile.
     """
 
-    def __init__(
-        self,
-        tiles: Path,
-        split: Path,
-        config: TrainingConfig,
-        seed: int,
-        protocol: str,
-        target: bool,
-        mixed: bool,
-        half: bool = False,
-        oracle: bool = False,
-    ) -> None:
+    def __init__(self, experiment: Experiment, tiles: TileSet) -> None:
         super().__init__()
-        roles = read_split(split, tiles)
-        domain, role = ("swir2", "target_train") if oracle else ("swir1", "source_train")
-        if empty := [needed for needed in (role, "val") if not roles[needed]]:
-            raise ValueError(f"{split}: no tile has the role {empty[0]}")
-        source = select(tiles, domain, roles[role])
-        val = select(tiles, domain if protocol == "blind" else "swir2", roles["val"])
-        if config.crop > source.sizes["y"]:
-            raise ValueError(
-                f"crop {config.crop} is larger than the tiles of {tiles} ({source.sizes['y']}): "
-                f"set crop={source.sizes['y']} or prepare larger tiles"
-            )
+        model, config = spec(experiment.model), experiment.config
+        domain, role = ("swir2", "target_train") if model.oracle else ("swir1", "source_train")
+        # what takes no steps chooses on source tiles in either protocol
+        released = experiment.protocol == "as-released" and model.takes_steps
         self.config = config
-        self.psf, self.border = source.attrs["psf"], source.attrs["border"]
+        self.source = tiles.pairs(role, domain)
+        self.val = tiles.pairs("val", "swir2" if released else domain)
+        side = self.source.scale * self.source.lr.shape[-1]
+        if config.crop > side:
+            raise ValueError(
+                f"crop {config.crop} is larger than the tiles of {tiles.folder} ({side}): "
+                f"set crop={side} or prepare larger tiles"
+            )
         self.batches = TrainingBatches(
-            load_z(source, "lr"),
-            load_z(source, "hr"),
-            load_z(select(tiles, "swir2", roles["target_train"]), "lr") if target else None,
+            self.source,
+            tiles.pairs("target_train", "swir2").lr if model.target else None,
             config,
-            seed,
-            mixed,
-            load_z(source, "lr_x2") if half else None,
-            smaller=self._smaller(source, select(tiles, "swir2", roles["target_train"])),
+            experiment.seed,
+            mixed=experiment.recipe == "published",
+            half=model.half,
         )
-        self.val_lr, self.val_hr = load_z(val, "lr"), load_z(val, "hr")
-        # What is needed to see how alike the domains become: low resolution only.
-        self.val_domains = [
-            load_z(select(tiles, domain, roles["val"]), "lr") for domain in DOMAINS if target
-        ]
-
-    def _smaller(self, source: xr.Dataset, target: xr.Dataset) -> list[tuple[float, Tensor]]:
-        """Source tiles at half of their size, target tiles at low resolution; only as asked."""
-        found = []
-        if self.config.halved:
-            radiance = unscale(load_z(source, "hr"))
-            found.append((self.config.halved, log_scale(F.avg_pool2d(radiance, 2))))
-        if self.config.internal:
-            found.append((self.config.internal, load_z(target, "lr")))
-        return found
+        self.both = [tiles.pairs("val", name) for name in DOMAINS if model.target]
 
     def low_resolution(self) -> Tensor:
         """All low-resolution training tiles, source before target: (n, C, h, w)."""

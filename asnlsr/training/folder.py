@@ -1,8 +1,7 @@
-"""The run folder: what identifies a run, and what it leaves behind."""
+"""The run folder: what identifies a run, what it leaves behind, and the network out of it."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import platform
@@ -12,7 +11,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,82 +20,69 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from asnlsr.config import TrainingConfig
+from asnlsr.config import Experiment
 from asnlsr.files import replacing
 from asnlsr.models.registry import build, spec
-from asnlsr.notebook.workspace import ROOT, sources
-from asnlsr.tiles.store import open_tiles
+from asnlsr.tiles.store import TileSet
 
-_ASKED = ("model", "seed", "preset", "protocol", "recipe")
+# Raised by who changes what weights a run ends with; a test compares weights with stored ones.
+TRAINING_VERSION = 1
+_ASKED = ("model", "seed", "preset", "protocol", "recipe", "setting", "config")
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """A run folder and the identity of the run that it holds or will hold."""
 
     folder: Path
-    model: str
-    config: TrainingConfig
-    preset: str
-    protocol: str
-    recipe: str
-    seed: int
-    tiles: Path
-    split: Path
+    experiment: Experiment
+    tiles: TileSet
 
     @property
     def checkpoint(self) -> Path:
         """Lightning checkpoint from which a killed run goes on."""
         return self.folder / "last.ckpt"
 
-    @cached_property
     def identity(self) -> dict[str, Any]:
-        """What must be equal for two runs to end with the same weights on the same device."""
-        store = open_tiles(self.tiles, "swir1")
-        return {
-            "model": self.model,
-            "preset": self.preset,
-            "protocol": self.protocol,
-            "recipe": self.recipe,
-            "seed": self.seed,
-            "config": asdict(self.config),
-            "bands": store.sizes["band"],
-            "scale": store.sizes["y"] // store.sizes["y_lr"],
-            "tiles_sha256": tiles_hash(self.tiles),
-            "split_sha256": hashlib.sha256(self.split.read_bytes()).hexdigest(),
-            "code_sha256": _code_hash(),
+        """Return what must be equal for two runs to end with the same weights on one device."""
+        asked = asdict(self.experiment) | {"settings": dict(self.experiment.settings)}
+        pairs = self.tiles.pairs("val", "swir1")
+        return asked | {
+            "name": self.experiment.name,
+            "setting": self.experiment.setting,
+            "config": self.experiment.config.model_dump(),
+            "bands": len(pairs.wavelength_nm),
+            "scale": pairs.scale,
+            "pixels_sha256": self.tiles.pixels_sha256,
+            "split_sha256": self.tiles.split_sha256,
+            "training_version": TRAINING_VERSION,
         }
 
     def finished(self) -> bool:
-        """Whether the folder holds this very run, complete.
-
-        Raises
-        ------
-        ValueError
-            If it holds a run that was asked for otherwise or is damaged, or something else.
-        """
+        """Whether the folder holds this very run, complete; refuse another run or anything else."""
         if not (self.folder / "run.json").exists():
             there = {path.name for path in self.folder.glob("[!.]*")}
             if there and not there & {"begun.json", "weights.safetensors"}:
                 raise ValueError(f"{self.folder}: no run but {min(there)}; choose another --out")
             return False
-        past = self.read(self.folder)
+        past, identity = read_run(self.folder), self.identity()
         config = past["config"]  # of an older version it may know fewer settings
-        other = [key for key in _ASKED if past.get(key) != self.identity[key]]
-        other += [k for k, v in self.identity["config"].items() if config.get(k, v) != v]
-        if other:
+        past["config"] = {key: config.get(key, v) for key, v in identity["config"].items()}
+        if other := [key for key in _ASKED if past.get(key) != identity[key]]:
+            key = next((k for k, v in identity["config"].items() if past["config"][k] != v), "")
             raise ValueError(
-                f"{self.folder}: holds a finished run with another {other[0]} ({past['model']}, "
+                f"{self.folder}: holds a finished run with another "
+                f"{key if other[0] == 'config' else other[0]} ({past['model']}, "
                 f"seed {past.get('seed')}); remove it or choose another --out"
             )
-        return (self.folder / "weights.safetensors").exists() and past | self.identity == past
+        return (self.folder / "weights.safetensors").exists() and past | identity == past
 
     def begin(self) -> None:
-        """Make the folder ready; drop what a run of other code or tiles has left there."""
+        """Make the folder ready; drop what a run on other pixels has left there."""
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "run.json").unlink(missing_ok=True)
         begun = self.folder / "begun.json"
-        identity = json.dumps(self.identity, indent=1)
+        identity = json.dumps(self.identity(), indent=1)
         if not begun.exists() or begun.read_text() != identity:
             self.checkpoint.unlink(missing_ok=True)
             with replacing(begun) as part:
@@ -110,9 +95,12 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.folder / "weights.safetensors") as part:
             save_file({k: v.contiguous() for k, v in network.state_dict().items()}, part)
+        if len(history):
+            history.insert(0, "run", self.experiment.name)
+            history.insert(1, "setting", self.experiment.setting)
         with replacing(self.folder / "history.csv") as part:
             history.to_csv(part, index=False)
-        record = self.identity | {
+        record = self.identity() | {
             "parameters": sum(p.numel() for p in network.parameters()),
             "minutes": seconds / 60,
             "peak_memory_gb": _peak_memory(),
@@ -125,39 +113,50 @@ class Run:
         with replacing(self.folder / "run.json") as part:
             part.write_text(json.dumps(record, indent=1))
 
-    @staticmethod
-    def read(folder: Path) -> dict[str, Any]:
-        """Return `run.json` of a finished run.
 
-        Raises
-        ------
-        FileNotFoundError
-            If there is none.
-        ValueError
-            If it is damaged.
-        """
-        path = Path(folder) / "run.json"
-        if not path.exists():
-            raise FileNotFoundError(f"{folder}: no finished run here (no run.json): train it first")
-        with suppress(ValueError, AttributeError):
-            record: dict[str, Any] = json.loads(path.read_text())
-            if {"model", "config"} <= record.keys():
-                return record
-        raise ValueError(f"{path}: damaged; delete it and train the run again")
+def read_run(folder: Path) -> dict[str, Any]:
+    """Return `run.json` of a finished run, also of an older version.
 
-
-def _code_hash() -> str:
-    """Hash of the sources that decide what weights a run ends with."""
-    digest = hashlib.sha256()
-    for file in sources("asnlsr.training.run"):
-        digest.update((ROOT / file).read_bytes())
-    return digest.hexdigest()
+    Raises
+    ------
+    FileNotFoundError
+        If there is none.
+    ValueError
+        If it is damaged.
+    """
+    path = Path(folder) / "run.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{folder}: no finished run here (no run.json): train it first")
+    with suppress(ValueError, AttributeError):
+        record: dict[str, Any] = json.loads(path.read_text())
+        if {"model", "config"} <= record.keys():
+            return {"setting": "", "name": Path(folder).resolve().name} | record
+    raise ValueError(f"{path}: damaged; delete it and train the run again")
 
 
-def tiles_hash(tiles: Path) -> str:
-    """Return the hash of the recipes of both stores, which name the hashes of the scenes."""
-    recipes = [open_tiles(tiles, domain).attrs for domain in ("swir1", "swir2")]
-    return hashlib.sha256(json.dumps(recipes, sort_keys=True, default=str).encode()).hexdigest()
+def load_run(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Return the trained network, in evaluation mode on the CPU, and its `run.json`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds no finished run.
+    ValueError
+        If the weights are damaged or do not fit the network that `run.json` names.
+    """
+    record = read_run(folder)
+    config = record["config"]  # of an older version it may know fewer settings
+    settings = {name: config[name] for name in spec(record["model"]).settings if name in config}
+    network = build(record["model"], bands=record["bands"], scale=record["scale"], **settings)
+    weights = Path(folder) / "weights.safetensors"
+    try:
+        network.load_state_dict(load_file(weights))
+    except (FileNotFoundError, SafetensorError):
+        raise ValueError(f"{weights}: missing or damaged; train the run again") from None
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()[:120]
+        raise ValueError(f"{weights}: do not fit {record['model']}: {first}") from None
+    return network.eval(), record
 
 
 def _peak_memory() -> float:
@@ -178,33 +177,6 @@ def _git_revision() -> str:
     """Commit of the checkout, with a + where files differ from it; empty outside of git."""
     here = Path(__file__).parent
     command = ["git", "-C", str(here), "describe", "--always", "--abbrev=12", "--dirty=+"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip()
-
-
-def load_run(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the trained network, in evaluation mode on the CPU, and its `run.json`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If the folder holds no finished run.
-    ValueError
-        If the weights are damaged or do not fit the network that `run.json` names.
-    """
-    record = Run.read(folder)
-    config = record["config"]  # of an older version it may know fewer settings
-    settings = {name: config[name] for name in spec(record["model"]).settings if name in config}
-    network = build(record["model"], bands=record["bands"], scale=record["scale"], **settings)
-    weights = Path(folder) / "weights.safetensors"
-    try:
-        network.load_state_dict(load_file(weights))
-    except (FileNotFoundError, SafetensorError):
-        raise ValueError(f"{weights}: missing or damaged; train the run again") from None
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()[:120]
-        raise ValueError(f"{weights}: do not fit {record['model']}: {first}") from None
-    return network.eval(), record
+    with suppress(FileNotFoundError):
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return ""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from asnlsr.metrics import spectral_angle
+from asnlsr.metrics import mmd, spectral_angle
 from asnlsr.models.layers import SuperResolution
 
 SAM_WEIGHT = 0.1  # weight of the angle (radians) beside the mean absolute error
@@ -30,29 +30,6 @@ def coral(source: Tensor, target: Tensor) -> Tensor:
     """
     apart = torch.cov(source.T) - torch.cov(target.T)
     return apart.square().sum() / (4 * source.shape[1] ** 2)
-
-
-def mmd(source: Tensor, target: Tensor) -> Tensor:
-    """Unbiased squared maximum mean discrepancy, as `alignment.mmd`, with a gradient.
-
-    Parameters
-    ----------
-    source, target : Tensor, (n, K) and (m, K)
-        Of features that are all equal the discrepancy is 0.
-
-    References
-    ----------
-    Gretton et al. 2012, JMLR 13, equation 3; Long et al. 2015 as a loss of features.
-    """
-    joint, n, m = torch.cat([source, target]), len(source), len(target)
-    squared = (joint[:, None] - joint).square().sum(2)
-    with torch.no_grad():  # the kernel's width is a yardstick, no way to lower the loss
-        apart = squared[squared > 0]
-        width = 2 * apart.median() if len(apart) else 1.0
-    kernel = torch.exp(-squared / width)
-    within_source = (kernel[:n, :n].sum() - n) / (n * (n - 1))
-    within_target = (kernel[n:, n:].sum() - m) / (m * (m - 1))
-    return within_source + within_target - 2 * kernel[:n, n:].mean()
 
 
 # Weights with which either, unaligned, is as large as the super-resolution loss of a `demo` run.

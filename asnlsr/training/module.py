@@ -13,18 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from asnlsr.config import TrainingConfig
-from asnlsr.metrics import tile_metrics
-from asnlsr.models.rcam import RCAM
+from asnlsr.metrics import psnr, ssim
 from asnlsr.models.registry import ModelSpec
-from asnlsr.models.snlsr import encode
-from asnlsr.results.alignment import domain_distances
+from asnlsr.training.batches import BANDS, Tiles
 from asnlsr.training.losses import domain_labels, training_losses
-from asnlsr.training.warmup import (
-    start_contrast,
-    start_stages,
-    start_super_resolution,
-    start_unmixing,
-)
 
 COLLAPSED = 1e-3  # abundance_std below which the abundances are uniform and learn no more
 
@@ -42,22 +34,34 @@ class SuperResolutionTraining(pl.LightningModule):
         Steps, rates and starts.
     seed : int
         Of dropout and of the bands of a step; not of the weights, which the network brings.
+    keep_best : bool
+        Whether `best` gets the weights of the best validation SSIM.
     """
 
     def __init__(
-        self, network: nn.Module, model: ModelSpec, config: TrainingConfig, seed: int
+        self,
+        network: nn.Module,
+        model: ModelSpec,
+        config: TrainingConfig,
+        seed: int,
+        keep_best: bool = False,
     ) -> None:
         super().__init__()
         self.network: Any = network
-        self.spec, self.config, self.seed = model, config, seed
+        self.spec, self.config, self.seed, self.keep_best = model, config, seed, keep_best
         self.history: list[dict[str, float]] = []
-        self.best: dict[str, Tensor] = {}  # weights of the best validation SSIM so far
+        self.best: dict[str, Tensor] = {}
         self.seconds = 0.0  # of training, over all resumed parts
-        self._sums: dict[str, list[float]] = {}
+        self._sums: dict[str, Tensor] = {}
         self._since = time.perf_counter()
         if model.frozen:
             network.encoder.requires_grad_(False)
             network.decoder.requires_grad_(False)
+
+    @property
+    def tiles(self) -> Tiles:
+        """Training and validation tiles."""
+        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
 
     @property
     def warming_up(self) -> bool:
@@ -90,16 +94,12 @@ class SuperResolutionTraining(pl.LightningModule):
         }
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Seed dropout by the step; make the starts of recipe `warm`."""
+        """Seed dropout by the step; let the network start from the tiles in recipe `warm`."""
         # So a resumed run draws what the unbroken one drew.
         seed = 1_000_003 * self.seed + self.global_step
         torch.manual_seed(seed)
-        if self.config.warmup_steps and self.global_step in (0, self.config.warmup_steps):
-            start = start_unmixing if self.warming_up else start_super_resolution
-            start(self.network, self.trainer.datamodule.low_resolution().to(self.device))  # type: ignore[attr-defined]
-        if self.config.contrast and self.global_step == 0:
-            start = start_stages if isinstance(self.network, RCAM) else start_contrast
-            start(self.network, self.trainer.datamodule.low_resolution().to(self.device))  # type: ignore[attr-defined]
+        if self.config.start and self.global_step in {0, self.config.warmup_steps}:
+            self.network.start(self.tiles.low_resolution().to(self.device), self.warming_up)
         if self.global_rank:  # the starts are those of all processes, dropout its own
             torch.manual_seed(seed + (self.global_rank << 32))
 
@@ -117,9 +117,11 @@ class SuperResolutionTraining(pl.LightningModule):
         else:
             output = self.network(batch["lr"], *[n_sr] * self.spec.unmixes)
         losses = training_losses(output, batch, not self.warming_up, self.spec.align)
-        share = self._share(n_sr)
-        for key in losses.keys() & {"loss_sr", "loss_half"}:
-            losses[key] = share * losses[key]
+        if self.trainer.world_size > 1:
+            # A batch of recipe `published` may leave more source tiles to one process.
+            mean = self._mean(torch.tensor(float(n_sr)))
+            for key in losses.keys() & {"loss_sr", "loss_half"}:
+                losses[key] = (n_sr / mean if mean else 1.0) * losses[key]
         log = dict(losses)
         if output.abundances is not None:
             log["abundance_std"] = output.abundances.std((2, 3)).mean()
@@ -127,27 +129,19 @@ class SuperResolutionTraining(pl.LightningModule):
             logits = output.domain_logits
             right = logits.argmax(1) == domain_labels(logits, batch["domain"])
             log["domain_accuracy"] = right.float().mean()
-        for key, value in log.items():
-            self._sums.setdefault(key, []).append(float(value.detach()))
+        for key, value in log.items():  # stays on the device until the row closes
+            sums = self._sums.setdefault(key, torch.zeros(2, dtype=torch.float64).to(value.device))
+            sums += torch.stack([value.detach().double(), torch.ones_like(value).double()])
         return torch.stack(list(losses.values())).sum()
 
     def _bands(self, count: int) -> Tensor:
         """Draw the bands of this step, the same in all processes."""
-        rng = np.random.default_rng([self.seed, 5, self.global_step])
+        rng = np.random.default_rng([self.seed, BANDS, self.global_step])
         return torch.from_numpy(rng.permutation(count)[: self.config.bands or count])
 
-    def _share(self, tiles: int) -> float:
-        """Return `tiles` over its mean over all processes: 1 in one alone.
-
-        A batch of recipe `published` may leave more source tiles to one process than to another.
-        """
-        mean = self._mean(float(tiles))
-        return tiles / mean if mean else 1.0
-
-    def _mean(self, value: float) -> float:
+    def _mean(self, value: Tensor) -> float:
         """Mean over all processes."""
-        mine = torch.tensor(value, device=self.device)
-        return float(self.trainer.strategy.reduce(mine, reduce_op="mean"))
+        return float(self.trainer.strategy.reduce(value.to(self.device), reduce_op="mean"))
 
     def on_train_epoch_end(self) -> None:
         """Close a row of the history and keep the best weights on validation."""
@@ -156,32 +150,35 @@ class SuperResolutionTraining(pl.LightningModule):
             "step": self.global_step,
             "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
         }
-        row |= {key: self._mean(sum(values) / len(values)) for key, values in self._sums.items()}
+        row |= {key: self._mean(total / count) for key, (total, count) in self._sums.items()}
         self._sums = {}
         if "loss_sr" in row:
             row |= self._validate()
-            if row["val_ssim"] >= max(past.get("val_ssim", -1.0) for past in [*self.history, row]):
+            best = max(past.get("val_ssim", -1.0) for past in [*self.history, row])
+            if self.keep_best and row["val_ssim"] >= best:
                 self.best = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.history.append(row)
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
-        """PSNR and SSIM of the validation tiles of the protocol's domain; distances of domains."""
-        module = self.trainer.datamodule  # type: ignore[attr-defined]
+        """PSNR and SSIM of the validation tiles; how much the abundances of the domains overlap."""
+        val = self.tiles.val
         self.network.eval()
-        peak = float(module.val_hr.max() - module.val_hr.min())
-        rows = [
-            tile_metrics(self.network(lr[None].to(self.device)).sr.cpu(), hr[None], peak)
-            for lr, hr in zip(module.val_lr, module.val_hr, strict=True)
-        ]
-        found = {
-            f"val_{m}": float(torch.cat([r[m] for r in rows]).mean()) for m in ("psnr", "ssim")
-        }
-        if len(module.val_lr) > 1 and module.val_domains:
-            source, target = (encode(self.network, lr.to(self.device)) for lr in module.val_domains)
-            found |= domain_distances(source, target)
+        rows = []
+        for lr, hr in zip(val.lr, val.hr, strict=True):
+            sr = self.network(lr[None].to(self.device)).sr.cpu()
+            rows.append((psnr(sr, hr[None], val.peak), ssim(sr, hr[None], val.peak)))
+        quality = [_mean_of(values) for values in zip(*rows, strict=True)]
+        found = dict(zip(("val_psnr", "val_ssim"), quality, strict=True))
+        if self.tiles.both:
+            means = [self._mean_abundances(pairs.lr) for pairs in self.tiles.both]
+            found["overlap"] = float(torch.minimum(*means).sum())
         self.network.train()
         return found
+
+    def _mean_abundances(self, lr: Tensor) -> Tensor:
+        tiles = [self.network.encoder(tile[None].to(self.device)).mean((0, 2, 3)) for tile in lr]
+        return torch.stack(tiles).mean(0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a resumed run needs besides weights and optimiser."""
@@ -191,3 +188,7 @@ class SuperResolutionTraining(pl.LightningModule):
         """Take it back."""
         for name, value in checkpoint["run"].items():
             setattr(self, name, value)
+
+
+def _mean_of(values: tuple[Tensor, ...]) -> float:
+    return float(torch.cat(values).mean())

@@ -174,13 +174,16 @@ def import_weights(path: Path, out: Path) -> dict[str, Any]:
     scale = min(networks, key=lambda r: len(export_weights(networks[r], name).keys() ^ weights))
     _check(path, name, networks[scale], weights)
     skips = [value for key, value in settings.items() if "skip" in str(key).lower()]
+    reversal = TrainingConfig.model_fields["reversal"].default
     record = {
+        "name": Path(out).name,
         "model": original.model,
+        "setting": "",
         "seed": settings.get("seed", 0),
         "preset": "original",
         "protocol": "as-released",
         "recipe": "published",
-        "config": {"skip": bool(skips[0]) if skips else True, "reversal": TrainingConfig.reversal},
+        "config": {"skip": bool(skips[0]) if skips else True, "reversal": reversal},
         "bands": bands,
         "scale": scale,
         "minutes": None,

@@ -17,26 +17,101 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from tqdm.auto import tqdm
 
-from asnlsr.config import AT_ONCE, PROTOCOLS, training_config
+from asnlsr.config import Experiment
 from asnlsr.models.registry import build, spec
-from asnlsr.training.batches import TileDataModule
-from asnlsr.training.folder import Run
+from asnlsr.tiles.store import TileSet
+from asnlsr.training.batches import Tiles
+from asnlsr.training.folder import RunFolder
 from asnlsr.training.module import COLLAPSED, SuperResolutionTraining
 
 LEAST_SIDE = 15  # low-resolution pixels, of the spatial attention (ESA) in SNLSR
+
+
+def train(
+    experiment: Experiment,
+    tiles: TileSet,
+    out: Path,
+    *,
+    progress: bool = True,
+    devices: int = 1,
+) -> Path:
+    """Train a network of the registry, or finish a run that was cut short.
+
+    The generators and loggers of the calling process are afterwards as they were before.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        What is trained, and how; same experiment, pixels and device, same weights.
+    tiles : TileSet
+        What it learns from.
+    out : Path
+        Run folder: `weights.safetensors`, `run.json`, `history.csv`, `last.ckpt`.
+    progress : bool
+        Show a progress bar on stderr.
+    devices : int
+        Processes of this machine that share every batch (strategy `ddp`), one on each device;
+        Lightning starts the others as copies of this program, so not from a notebook. Gradients
+        are those of the whole batch; dropout is drawn by every process for its own tiles, and
+        batch normalisation sees the whole batch on GPUs only.
+
+    Returns
+    -------
+    Path
+        `out`. A finished run of the same experiment and pixels returns at once; one of other
+        pixels or another `TRAINING_VERSION` is made again.
+
+    Raises
+    ------
+    ValueError
+        On a split or crop that does not fit the tiles, a batch that does not divide among the
+        devices, or an `out` that holds another run or no run.
+    """
+    model, config = spec(experiment.model), experiment.config
+    if devices < 1 or config.batch % devices:
+        raise ValueError(f"devices={devices} must divide the batch of {config.batch} tiles")
+    run = RunFolder(Path(out), experiment, tiles)
+    if run.finished():
+        return run.folder
+    data = Tiles(experiment, tiles)
+    least = (LEAST_SIDE if model.unmixes else 1) * data.source.scale
+    if config.crop < least and model.takes_steps:
+        raise ValueError(
+            f"crop={config.crop}: {experiment.model} takes no image under {least} pixels a side"
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(experiment.seed)
+        settings = {name: getattr(config, name) for name in model.settings}
+        network: Any = build(
+            experiment.model, data.source.lr.shape[1], data.source.scale, **settings
+        )
+        if hasattr(network, "take_psf"):
+            network.take_psf(data.source.psf)
+        keep_best = experiment.protocol == "as-released" or config.best
+        module = SuperResolutionTraining(network, model, config, experiment.seed, keep_best)
+        if model.takes_steps:
+            _fit(module, data, run, progress, devices)
+        if module.global_rank:
+            return run.folder  # the first process writes
+        if any(row.get("abundance_std", 1.0) < COLLAPSED for row in module.history[-1:]):
+            warnings.warn(f"{out}: the abundances collapsed to a constant", stacklevel=2)
+        if module.best:
+            network.load_state_dict(module.best)
+        device = str(module.device)
+        if hasattr(network, "fit"):
+            start = time.perf_counter()
+            network.eval().cpu().fit(data.source, data.val)
+            module.seconds += time.perf_counter() - start
+    run.finish(network, pd.DataFrame(module.history), module.seconds, device)
+    return run.folder
 
 
 class _Progress(pl.Callback):
     """One bar for the whole run, on standard error."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        steps = len(trainer.datamodule.batches)  # type: ignore[attr-defined]
-        self.bar = tqdm(
-            total=steps,
-            initial=trainer.global_step,
-            unit="step",
-            disable=not trainer.is_global_zero,
-        )
+        steps, here = len(trainer.datamodule.batches), trainer.global_step  # type: ignore[attr-defined]
+        self.bar = tqdm(total=steps, initial=here, unit="step", disable=not trainer.is_global_zero)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
         self.bar.update()
@@ -45,99 +120,36 @@ class _Progress(pl.Callback):
         self.bar.close()
 
 
-def train(
-    model: str,
-    tiles: Path,
-    split: Path,
-    out: Path,
-    *,
-    preset: str = "demo",
-    protocol: str = "blind",
-    recipe: str = "warm",
-    seed: int = 0,
-    overrides: dict[str, Any] | None = None,
-    progress: bool = True,
-    devices: int = 1,
-) -> Path:
-    """Train a network of the registry, or finish a run that was cut short.
-
-    Parameters
-    ----------
-    model : str
-        Name in `asnlsr.models.registry.MODELS`.
-    tiles, split, out : Path
-        Tile stores, roles of the tiles, and the run folder: `weights.safetensors`, `run.json`,
-        `history.csv`, `last.ckpt`.
-    preset, protocol, recipe : str
-        See `asnlsr.config`.
-    seed : int
-        Of weights, batches and dropout; same seed and device, same weights.
-    overrides : dict, optional
-        Fields of `TrainingConfig`.
-    devices : int
-        Processes of this machine that share every batch (strategy `ddp`), one on each device;
-        Lightning starts the others as copies of this program, so not from a notebook. Gradients
-        are those of the whole batch, and so are the weights, within rounding, of a network
-        without randomness. Not of all: dropped paths and dropout are drawn by every process for
-        its own tiles, and batch normalisation, only in the discriminators, sees the whole batch
-        on GPUs (SyncBatchNorm) but on CPUs, where that does not exist, the tiles of its process.
-
-    Returns
-    -------
-    Path
-        `out`. A finished run of the same configuration, tiles and code returns at once; one of
-        other tiles or code is made again.
-
-    Raises
-    ------
-    ValueError
-        On an unknown name, a split or crop that does not fit the tiles, a batch that does not
-        divide among the devices, or an `out` that holds another run or no run.
-    """
-    model_spec, at_once = spec(model), model in AT_ONCE
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {protocol!r}: choose one of {', '.join(PROTOCOLS)}")
-    config = training_config(preset, model, recipe, overrides)
-    if devices < 1 or config.batch % devices:
-        raise ValueError(f"devices={devices} must divide the batch of {config.batch} tiles")
-    if (config.halved or config.internal) and not model_spec.bandwise:
-        raise ValueError(f"{model} does not take the settings halved and internal: bandwise does")
-    run = Run(Path(out), model, config, preset, protocol, recipe, seed, Path(tiles), Path(split))
-    if run.finished():
-        return run.folder
-    datamodule = TileDataModule(
-        # what takes no steps chooses on source tiles in either protocol
-        run.tiles, run.split, config, seed, "blind" if at_once else protocol,
-        target=model_spec.target, mixed=recipe == "published", half=model_spec.half,
-        oracle=model_spec.oracle,
-    )  # fmt: skip
-    least = (LEAST_SIDE if model_spec.unmixes else 1) * datamodule.batches.scale
-    if config.crop < least and not at_once:
-        raise ValueError(f"crop={config.crop}: {model} takes no image under {least} pixels a side")
-    pl.seed_everything(seed, workers=True, verbose=False)
-    settings = {name: getattr(config, name) for name in model_spec.settings}
-    bands, scale = datamodule.val_lr.shape[1], datamodule.batches.scale
-    network = build(model, bands=bands, scale=scale, **settings)
-    if model_spec.bandwise:
-        network.take_psf(datamodule)  # type: ignore[operator]
-    module = SuperResolutionTraining(network, model_spec, config, seed)
-    if not at_once:
-        _fit(module, datamodule, run, progress, devices)
-    elif hasattr(network, "fit"):
-        start = time.perf_counter()
-        module.network.fit(datamodule)
-        module.seconds = time.perf_counter() - start
-    if module.global_rank:
-        return run.folder  # the first process writes
-    if any(row.get("abundance_std", 1.0) < COLLAPSED for row in module.history[-1:]):
-        warnings.warn(f"{out}: the abundances collapsed to a constant", stacklevel=2)
-    if (protocol == "as-released" or config.best) and module.best:
-        network.load_state_dict(module.best)
-    device = str(module.device)
-    if model_spec.bandwise:
-        network.eval().cpu().fit_strength(datamodule)  # type: ignore[operator]
-    run.finish(network, pd.DataFrame(module.history), module.seconds, device)
-    return run.folder
+def _fit(
+    module: SuperResolutionTraining, data: Tiles, run: RunFolder, progress: bool, devices: int
+) -> None:
+    """Take the training steps, from the last checkpoint on."""
+    run.begin()
+    told = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    level = told.level
+    told.setLevel(logging.WARNING)  # no tips
+    # the name without a version counter makes every writing replace the one before
+    keep = ModelCheckpoint(run.folder, filename="last", enable_version_counter=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="pytorch_lightning")  # advice on loader workers
+        trainer = pl.Trainer(
+            accelerator="auto",
+            devices=devices,
+            # the warm-up leaves the weights of the super-resolution without a gradient
+            strategy="auto" if devices == 1 else "ddp_find_unused_parameters_true",
+            use_distributed_sampler=False,  # every process takes its part of every batch
+            sync_batchnorm=torch.cuda.is_available(),
+            precision=module.config.precision,
+            max_epochs=math.ceil(len(data.batches) / module.config.log_every),
+            reload_dataloaders_every_n_epochs=1,
+            callbacks=[keep, *([_Progress()] if progress else [])],
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        checkpoint = run.checkpoint if run.checkpoint.exists() else None
+        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    told.setLevel(level)
 
 
 def keep_freed_memory() -> None:
@@ -152,36 +164,3 @@ def keep_freed_memory() -> None:
         if hasattr(libc, "mallopt"):  # not in musl
             libc.mallopt(trim_threshold, 2**31 - 1)
             libc.mallopt(mmap_threshold, 32 << 20)
-
-
-def _fit(
-    module: SuperResolutionTraining,
-    datamodule: TileDataModule,
-    run: Run,
-    progress: bool,
-    devices: int,
-) -> None:
-    run.begin()
-    keep_freed_memory()
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)  # no tips
-    # the name without a version counter makes every writing replace the one before
-    keep = ModelCheckpoint(run.folder, filename="last", enable_version_counter=False)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pytorch_lightning")  # advice on loader workers
-        trainer = pl.Trainer(
-            accelerator="auto",
-            devices=devices,
-            # the warm-up leaves the weights of the super-resolution without a gradient
-            strategy="auto" if devices == 1 else "ddp_find_unused_parameters_true",
-            use_distributed_sampler=False,  # every process takes its part of every batch
-            sync_batchnorm=torch.cuda.is_available(),
-            precision=module.config.precision,  # type: ignore[arg-type]
-            max_epochs=math.ceil(len(datamodule.batches) / module.config.log_every),
-            reload_dataloaders_every_n_epochs=1,
-            callbacks=[keep, *([_Progress()] if progress else [])],
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        checkpoint = run.checkpoint if run.checkpoint.exists() else None
-        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
