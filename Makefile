@@ -52,6 +52,7 @@ test: .venv/stamp ## style, types and the whole test suite, the chapters at pres
 	.venv/bin/ruff check $(CHECKED)
 	.venv/bin/ruff format --check $(CHECKED)
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo
 	.venv/bin/nbstripout --verify book/*.ipynb
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
