@@ -102,8 +102,8 @@ class BandBrowser(AnyWidget):
     shown: [row, col, row, col]). Pixels count on the largest of the cubes.
     """
 
-    _esm = Path(__file__).with_suffix(".js")
-    _css = Path(__file__).with_suffix(".css")
+    _esm = Path(__file__).with_name("browser.js")
+    _css = Path(__file__).with_name("browser.css")
     content = Dict().tag(sync=True)
     band = Int(0).tag(sync=True)
     rgb = List(Int()).tag(sync=True)
