@@ -1,5 +1,8 @@
 """Figures: what a picture shows, not how pretty it is."""
 
+import html
+import re
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,6 +18,7 @@ from asnlsr.notebook.figures import (
     panel,
 )
 from asnlsr.scenes.bands import DOMAINS, false_colour
+from tests.smoke_book import ROOT
 
 mpl.use("Agg")
 WAVELENGTH_NM = np.array([1050.0, 1250.0, 1650.0, 1690.0])
@@ -96,3 +100,19 @@ def test_gains_are_dots_with_a_bar_at_their_mean():
     names = [text.get_text() for text in ax.get_legend().get_texts()]
     assert names == [domain.title for domain in DOMAINS.values()]
     plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    "source", sorted((ROOT / "book/drawings").glob("*.dot")), ids=lambda path: path.stem
+)
+def test_drawings_are_those_of_their_sources(source):
+    """Every word of the source is drawn (`make drawings`), in letters that a phone shows."""
+    svg = html.unescape(source.with_suffix(".svg").read_text())
+    labels = re.findall(r'label="\s*([^"]+?)\s*"', source.read_text())
+    words = {line for label in labels for line in label.split("\\n") if line.strip()}
+    assert len(words) > 5
+    assert words <= set(re.findall(r">([^<>]+)</text>", svg))
+    width = float(re.search(r'<svg width="([\d.]+)pt"', svg)[1])
+    assert 11 * 358 / width >= 9  # pixels, from 11 points, where the column is 358 wide
+    chapters = "".join(path.read_text() for path in (ROOT / "book").glob("*.ipynb"))
+    assert f"(drawings/{source.stem}.svg)" in chapters
