@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from asnlsr.physics import SIZE, blur_decimate, halo
+from asnlsr.physics import SIZE, degrade, halo
 from asnlsr.scenes.bands import SceneBands
 from asnlsr.scenes.envi import check_output, open_scene, resampled_fields, write_scene
 
@@ -80,5 +80,5 @@ def _low_resolution(bands: SceneBands, scale: int) -> Iterator[NDArray[np.float3
             slice(_REACH - before, _REACH + scale * count + after)
             for count in (min(_BLOCK_ROWS, rows - start), cols)
         ]
-        low = blur_decimate(torch.from_numpy(strip[:, inner[0], inner[1]]), scale)
+        low = degrade(torch.from_numpy(strip[:, inner[0], inner[1]]), scale, "open")
         yield np.moveaxis(low.numpy(), 0, -1)
