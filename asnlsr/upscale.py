@@ -28,7 +28,8 @@ from asnlsr.files import naming, replacing, sha256
 from asnlsr.models.registry import spec
 from asnlsr.physics import log_scale, unscale
 from asnlsr.scenes.bands import BANDS, DOMAINS, BinnedScene, SceneBands, false_colour
-from asnlsr.scenes.envi import Scene, check_output, open_scene, resampled_fields, write_header
+from asnlsr.scenes.degrade import resampled_fields
+from asnlsr.scenes.envi import Scene, check_output, open_scene, write_header
 from asnlsr.training.folder import load_run
 
 WINDOW = 96  # low-resolution pixels a side that a network sees at once

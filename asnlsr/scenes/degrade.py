@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from asnlsr.physics import SIZE, degrade, halo
+from asnlsr.physics import SIZE, degrade, grid_offset, halo
 from asnlsr.scenes.bands import SceneBands
-from asnlsr.scenes.envi import check_output, open_scene, resampled_fields, write_scene
+from asnlsr.scenes.envi import Scene, check_output, open_scene, write_scene
 
 logger = logging.getLogger(__name__)
 _REACH = SIZE // 2  # the kernel reaches no further, whatever the scale
@@ -82,3 +82,41 @@ def _low_resolution(bands: SceneBands, scale: int) -> Iterator[NDArray[np.float3
         ]
         low = degrade(torch.from_numpy(strip[:, inner[0], inner[1]]), scale, "open")
         yield np.moveaxis(low.numpy(), 0, -1)
+
+
+_CARRIED = (
+    "acquisition time", "coordinate system string", "sensor type", "sun azimuth", "sun elevation"
+)  # fmt: skip
+
+
+def resampled_fields(scene: Scene, scale: int, finer: bool) -> dict[str, object]:
+    """Header fields of a scene that was enlarged or degraded by ``scale``.
+
+    The point spread function is centred beside the pixels that it replaces, so the coarse grid
+    lies :func:`asnlsr.physics.grid_offset` fine pixels off the fine one. ``map info`` says so.
+
+    Raises
+    ------
+    ValueError
+        If the scene has a ``map info`` that cannot be used.
+    """
+    fields = {key: scene.header[key] for key in _CARRIED if key in scene.header}
+    if "map info" in scene.header:
+        fields["map info"] = _map_info(scene, scale, finer)
+    return fields
+
+
+def _map_info(scene: Scene, scale: int, finer: bool) -> list[str]:
+    """Move the reference point (column, row; 1 is the outer edge) and change the pixel size."""
+    info = list(scene.header["map info"])
+    offset = grid_offset(scale)
+    try:
+        for n in (1, 2):
+            edge = float(info[n]) - 1
+            edge = edge * scale + offset if finer else (edge - offset) / scale
+            info[n] = f"{edge + 1:.10g}"
+        for n in (5, 6):
+            info[n] = f"{float(info[n]) * (1 / scale if finer else scale):.10g}"
+    except (ValueError, IndexError):
+        raise ValueError(f"{scene.hdr}: map info is damaged; mend or remove the field") from None
+    return info
