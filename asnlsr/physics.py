@@ -185,10 +185,11 @@ class ForwardOperator:
         """Take the halo off; what lies in it comes from the pixels that it mirrors."""
         before, after = self.halo
         inside = cube.shape[axis] - before - after
-        ahead, image, behind = cube.split((before, inside, after), axis)
+        image = cube.narrow(axis, before, inside)
         if self.border == "scene":
             image = image.clone()
-            image.narrow(axis, 1, before).add_(ahead.flip(axis))
+            image.narrow(axis, 1, before).add_(cube.narrow(axis, 0, before).flip(axis))
+            behind = cube.narrow(axis, before + inside, after)
             image.narrow(axis, inside - 1 - after, after).add_(behind.flip(axis))
         return image
 

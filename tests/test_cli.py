@@ -149,7 +149,7 @@ DAMAGE = {
     "interleave": (lambda hdr: edit(hdr, "= bip", "= bap"), ["s.hdr", "interleave = bap"]),
     "no wavelengths": (lambda hdr: drop(hdr, "wavelength"), ["s.hdr", "no wavelength"]),
     "too few wavelengths": (lambda hdr: edit(hdr, "{ 1000 , ", "{ "), ["s.hdr", "151"]),
-    "wavelengths in words": (lambda hdr: edit(hdr, "{ 1000 ,", "{ red ,"), ["wavelength = red", "number"]),
+    "wavelengths in words": (lambda hdr: edit(hdr, "{ 1000 ,", "{ red ,"), ["wavelength", "'red'"]),
     "non-increasing": (
         lambda hdr: edit(hdr, "{ 1000 , 1010 , 1020", "{ 1000 , 1020 , 1010"),
         ["s.hdr", "do not increase"],
