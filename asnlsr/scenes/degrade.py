@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from asnlsr.files import keep
 from asnlsr.physics import SIZE, degrade, grid_offset, halo
 from asnlsr.scenes.bands import SceneBands
 from asnlsr.scenes.envi import Scene, check_output, open_scene, write_scene
@@ -20,7 +21,9 @@ _REACH = SIZE // 2  # the kernel reaches no further, whatever the scale
 _BLOCK_ROWS = 8  # low-resolution rows worked on at a time
 
 
-def degrade_scene(hdr: Path, out: Path, scale: int = 4, progress: bool = True) -> None:
+def degrade_scene(
+    hdr: Path, out: Path, scale: int = 4, progress: bool = True, force: bool = False
+) -> None:
     """Blur every channel of a scene and keep every r-th pixel, by blocks of rows.
 
     Negative radiance is read as 0 and counted in the log, as by `asnlsr prepare`.
@@ -33,18 +36,20 @@ def degrade_scene(hdr: Path, out: Path, scale: int = 4, progress: bool = True) -
         r, 2 to 32.
     progress : bool
         Show a progress bar on stderr.
+    force : bool
+        Replace what there is under the name of the output.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If the scene or an argument cannot be used, or ``out`` is a scene that was not degraded
-        here; the message names it.
+        If the scene or an argument cannot be used; the message names it.
+    FileExistsError
+        If the output exists.
     """
     bands = SceneBands(open_scene(hdr))
     scene, out = bands.scene, Path(out)
     check_output(scene, out)
-    if out.exists() and "degraded by" not in open_scene(out).header:
-        raise ValueError(f"{out}: is another scene; choose another --out")
+    keep(out, out.with_suffix(".img"), force=force)
     if not 2 <= scale <= SIZE:
         raise ValueError(f"scale {scale}: must be 2 to {SIZE}")
     if min(scene.rows, scene.cols) < scale:

@@ -165,7 +165,7 @@ def open_scene(hdr: Path) -> Scene:
         If the header cannot be used or does not fit the size of the pixel file.
     """
     hdr = Path(hdr)
-    header = read_header(hdr)
+    header = _read_header(hdr)
     img = next(filter(Path.is_file, map(hdr.with_suffix, _BODY_SUFFIXES)), None)
     if img is None:
         raise FileNotFoundError(f"{hdr.with_suffix('.img')}: no pixel file beside {hdr.name}")
@@ -183,7 +183,7 @@ def open_scene(hdr: Path) -> Scene:
     return scene
 
 
-def read_header(hdr: Path) -> dict[str, Any]:
+def _read_header(hdr: Path) -> dict[str, Any]:
     """Return all fields of an ENVI header as text."""
     if not hdr.is_file():
         raise FileNotFoundError(f"{hdr}: no such header file; give the path of the .hdr")
