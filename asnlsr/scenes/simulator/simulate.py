@@ -123,8 +123,10 @@ def simulate(
     if not out.is_dir() or any(out.iterdir()):
         keep(out, force=force)
     out.mkdir(parents=True, exist_ok=True)
-    for old in (path for kind in set(KINDS) for path in out.glob(f"{kind}-[0-9]*.*")):
-        old.unlink()
+    for kind in set(KINDS):
+        for old in out.glob(f"{kind}-[0-9]*.hdr"):
+            old.unlink()
+            old.with_suffix(".img").unlink(missing_ok=True)
     pairs = list(zip(kinds, headers, strict=True))
     for number, (kind, header) in enumerate(
         tqdm(pairs, desc="simulate", unit="scene", disable=not progress)
