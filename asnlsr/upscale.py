@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import logging
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -161,7 +160,6 @@ def _unmixed(network: Any, bands: SceneBands, group: int) -> Tensor:  # noqa: AN
     return torch.cat(parts)
 
 
-logger = logging.getLogger(__name__)
 _WRITE_ROWS = 16  # rows that become radiance at a time
 _IDENTITY = "asnlsr identity"  # header field: hash of all that the output was made from
 
@@ -211,18 +209,13 @@ def upscale(hdr: Path, run: Path, out: Path, progress: bool = True, force: bool 
             old.unlink(missing_ok=True)
         with replacing(out) as new_hdr:
             shape = (scale * scene.rows, scale * scene.cols, size)
-            write_header(new_hdr, shape, _increasing(bands.centres_nm), **fields)
+            # Bands of one centre apart: a channel at 1700 nm ends SWIR1 and begins SWIR2.
+            same = np.diff(bands.centres_nm, prepend=0) == 0
+            write_header(new_hdr, shape, bands.centres_nm + 1e-3 * same, **fields)
         part.replace(img)
-        if bands.clipped:
-            logger.warning("%s: %d negative values clipped to 0", scene.img, bands.clipped)
+        bands.tell_clipped()
     if not png.exists():
         quick_look(open_scene(out), png)
-
-
-def _increasing(centres_nm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Tell bands of one centre apart: a channel at 1700 nm ends one domain and begins the other."""
-    apart: NDArray[np.float64] = centres_nm + 1e-3 * (np.diff(centres_nm, prepend=0) == 0)
-    return apart
 
 
 def _check(scene: Scene, run: Path, record: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from asnlsr.files import replacing
 from asnlsr.scenes.envi import Scene
 
+logger = logging.getLogger(__name__)
 BANDS = 30
 _FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 _UNCOVERED = 0.1  # share of a domain that may lie beyond the outermost usable channel
@@ -183,6 +185,11 @@ class SceneBands:
             new = self.read_rows(low + kept.shape[1], wanted.max() + 1)
             kept = np.concatenate([kept, new], axis=1)
             yield np.pad(kept[:, wanted - low], sides, mode="reflect")
+
+    def tell_clipped(self) -> None:
+        """Warn of negative values, if there were any."""
+        if self.clipped:
+            logger.warning("%s: %d negative values clipped to 0", self.scene.img, self.clipped)
 
     def _clean(self, radiance: NDArray[np.float32]) -> NDArray[np.float32]:
         """Clip and count negative values, blank unused channels, refuse NaN."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +15,6 @@ from asnlsr.physics import SIZE, degrade, grid_offset, halo
 from asnlsr.scenes.bands import SceneBands
 from asnlsr.scenes.envi import Scene, check_output, open_scene, write_scene
 
-logger = logging.getLogger(__name__)
 _REACH = SIZE // 2  # the kernel reaches no further, whatever the scale
 _BLOCK_ROWS = 8  # low-resolution rows worked on at a time
 
@@ -70,8 +68,7 @@ def degrade_scene(
         disable=not progress,
     )
     write_scene(out, blocks, shape, scene.wavelength_nm, **fields)
-    if bands.clipped:
-        logger.warning("%s: %d negative values clipped to 0", scene.img, bands.clipped)
+    bands.tell_clipped()
 
 
 def _low_resolution(bands: SceneBands, scale: int) -> Iterator[NDArray[np.float32]]:
