@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from asnlsr import __version__
 from asnlsr.files import remove, scratch, sha256
-from asnlsr.physics import SIZE, blur_decimate, degrade, gaussian_psf, halo
+from asnlsr.physics import SIZE, degrade, gaussian_psf, halo
 from asnlsr.scenes.bands import BANDS, DOMAINS, BinnedScene
 from asnlsr.scenes.envi import open_scene
 from asnlsr.tiles.store import _DIMS
@@ -241,7 +241,7 @@ def _pairs(
             return degrade(hr, scale, "zero")
         before, after = halo(scale)
         inner = slice(_REACH - before, _REACH + recipe.tile + after)
-        return blur_decimate(windows[:, inner, inner], scale)
+        return degrade(windows[:, inner, inner], scale, "open")
 
     cuts = {"hr": hr, "lr": low(recipe.scale), "lr_x2": low(2)}
     return {name: cut.reshape(len(col0), -1, *cut.shape[1:]).numpy() for name, cut in cuts.items()}
