@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,25 +38,8 @@ class _TiledScene(BinnedScene):
 
     def __init__(self, hdr: Path, tile: int) -> None:
         super().__init__(open_scene(hdr))
-        rows, cols = self.scene.rows, self.scene.cols
-        self.row0, self.col0 = tile_origins(rows, tile), tile_origins(cols, tile)
-        if not self.row0 or not self.col0:
-            raise ValueError(
-                f"{hdr}: {rows} x {cols} pixels, smaller than a tile of {tile}; "
-                "choose a smaller --tile"
-            )
-
-    def provenance(self) -> dict[str, Any]:
-        """Tell where the tiles came from and, once they are cut, what was clipped."""
-        scene = self.scene
-        return {
-            "name": scene.name,
-            "rows": scene.rows,
-            "cols": scene.cols,
-            "negative_clipped": self.clipped,
-            "wavelength_nm": self.centres_nm.tolist(),
-            "sha256": {"img": sha256(scene.img), "hdr": sha256(scene.hdr)},
-        }
+        self.row0 = tile_origins(self.scene.rows, tile)
+        self.col0 = tile_origins(self.scene.cols, tile)
 
 
 def tile_origins(length: int, tile: int) -> list[int]:
@@ -110,7 +94,7 @@ def prepare(
     recipe = _Recipe(tile, scale, border)
     _check_recipe(recipe)
     sources = [_TiledScene(Path(hdr), tile) for hdr in scenes]
-    _check_together(sources)
+    _check_scenes(sources, tile)
     places = [(s.scene.name, row, col) for s in sources for row in s.row0 for col in s.col0]
     with new_tiles(Path(out), force=force) as stage:
         stores = []
@@ -120,11 +104,11 @@ def prepare(
             stores.append(create_store(stage / f"{domain}.zarr", places, nm, attrs))
         strips = sum(len(source.row0) for source in sources)
         with tqdm(total=strips, unit="strip", desc="prepare", disable=not progress) as bar:
+            provenance = []
             first = 0
             for source in sources:
-                _cut(source, recipe, stores, first, bar)
+                provenance.append(_cut(source, recipe, stores, first, bar))
                 first += len(source.row0) * len(source.col0)
-        provenance = [source.provenance() for source in sources]
         for store in stores:
             store.attrs["scenes"] = provenance
     for source in sources:
@@ -145,19 +129,25 @@ def _check_recipe(recipe: _Recipe) -> None:
         )
 
 
-def _check_together(sources: Sequence[_TiledScene]) -> None:
-    """Refuse scenes of one name or with bands at different wavelengths."""
+def _check_scenes(sources: Sequence[_TiledScene], tile: int) -> None:
+    """Refuse scenes that are too small, of one name or with bands at different wavelengths."""
     if not sources:
         raise ValueError("no scene given; name at least one ENVI header")
-    names = [source.scene.name for source in sources]
+    first, names = sources[0], Counter(source.scene.name for source in sources)
     for source in sources:
-        if names.count(source.scene.name) > 1:
-            raise ValueError(f"{source.scene.hdr}: two scenes of this name; rename one of them")
-        shift = np.abs(source.centres_nm - sources[0].centres_nm).max()
-        if shift > np.diff(sources[0].centres_nm).min() / 2:
+        scene = source.scene
+        if not source.row0 or not source.col0:
             raise ValueError(
-                f"{source.scene.hdr}: bands lie up to {shift:.1f} nm from those of "
-                f"{sources[0].scene.hdr}; prepare the two apart"
+                f"{scene.hdr}: {scene.rows} x {scene.cols} pixels, smaller than a tile of {tile}; "
+                "choose a smaller --tile"
+            )
+        if names[scene.name] > 1:
+            raise ValueError(f"{scene.hdr}: two scenes of this name; rename one of them")
+        shift = np.abs(source.centres_nm - first.centres_nm).max()
+        if shift > np.diff(first.centres_nm).min() / 2:
+            raise ValueError(
+                f"{scene.hdr}: bands lie up to {shift:.1f} nm from those of {first.scene.hdr}; "
+                "prepare the two apart"
             )
 
 
@@ -207,14 +197,23 @@ def _cut(
     stores: Sequence[zarr.Group],
     first: int,
     bar: tqdm[NoReturn],
-) -> None:
-    """Write the tiles of a scene, numbered from ``first`` on."""
+) -> dict[str, Any]:
+    """Write the tiles of a scene, numbered from ``first`` on, and tell where they came from."""
     for strip in source.strips(source.row0, recipe.tile, _REACH):
         for name, cut in _pairs(strip, source.col0, recipe).items():
             for store, bands in zip(stores, np.split(cut, 2, axis=1), strict=True):
                 store[name][first : first + len(bands)] = bands  # type: ignore[index]
         first += len(source.col0)
         bar.update()
+    scene = source.scene
+    return {
+        "name": scene.name,
+        "rows": scene.rows,
+        "cols": scene.cols,
+        "negative_clipped": source.clipped,
+        "wavelength_nm": source.centres_nm.tolist(),
+        "sha256": {"img": sha256(scene.img), "hdr": sha256(scene.hdr)},
+    }
 
 
 def _pairs(
