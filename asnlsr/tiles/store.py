@@ -15,7 +15,6 @@ from torch import Tensor
 from asnlsr.files import replacing
 from asnlsr.physics import log_scale
 from asnlsr.scenes.bands import DOMAINS
-from asnlsr.tiles.official import mat_files, open_mat_tiles, read_npz_split
 
 
 def select(tiles: Path, domain: str, ids: list[str]) -> xr.Dataset:
@@ -59,8 +58,6 @@ def open_tiles(tiles: Path, domain: str) -> xr.Dataset:
     if domain not in DOMAINS:
         raise ValueError(f"domain {domain!r} is none of {', '.join(DOMAINS)}")
     path = Path(tiles) / f"{domain}.zarr"
-    if not path.is_dir() and (files := mat_files(Path(tiles), domain)):
-        return open_mat_tiles(files, domain)
     if not path.is_dir():
         raise FileNotFoundError(f"{path}: no such tiles; make them with asnlsr prepare")
     try:
@@ -182,21 +179,18 @@ def read_split(path: Path, tiles: Path | None = None) -> Split:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such split; make it with asnlsr split")
-    split = read_npz_split(path) if path.suffix == ".npz" else _read_json(path)
+    split = _read_json(path)
     if tiles is None:
         return split
     store = open_tiles(tiles, "swir1")
     ids = tile_ids(store)
-    if path.suffix == ".npz" and "stem" in store.coords:
-        id_of = dict(zip(store["stem"].values.tolist(), ids, strict=True))
-        split = {role: [id_of.get(stem, stem) for stem in stems] for role, stems in split.items()}
     if absent := sorted({tile for held in split.values() for tile in held} - set(ids)):
         raise ValueError(
             f"{path}: {len(absent)} of its tiles, such as {absent[0]}, are not in {tiles}; "
             "make the split again for these tiles"
         )
     spare = set(ids).difference(*split.values())
-    if spare and path.suffix != ".npz":
+    if spare:
         warnings.warn(
             f"{path}: gives no role to {len(spare)} of {len(ids)} tiles in {tiles}; "
             "if they were prepared anew, make the split again",
