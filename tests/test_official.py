@@ -264,10 +264,10 @@ def test_damaged_tiles_are_named(copied, tmp_path):
         savemat(file, content)
         refused(r"N1_SUBTILE\.mat: not a tile")
     savemat(file, mat | {"lr_hsi": mat["lr_hsi"][1:]})
-    refused(r"N1_SUBTILE\.mat: lr_hsi is .* must be \(30, 16, 16\)")
+    refused(r"N1_SUBTILE\.mat: .*lr_hsi is .* must be \(30, 16, 16\)")
     mat["hr_hsi"][3, 4, 5] = np.nan
     savemat(file, mat)
-    refused(r"N1_SUBTILE\.mat: hr_hsi .* not finite")
+    refused(r"N1_SUBTILE\.mat: .*hr_hsi .* not finite")
     file.unlink()
     refused("abu-urban-4_N1_SUBTILE is in one domain only")
     shutil.rmtree(file.parent)

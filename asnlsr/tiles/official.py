@@ -6,12 +6,12 @@ import io
 import pickle
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.io import loadmat
 from tqdm import tqdm
 
@@ -62,26 +62,22 @@ def import_tiles(
         If an output exists and `force` is off.
     """
     files = {domain: _mat_files(Path(folder), domain) for domain in DOMAINS}
-    described = {domain: _describe(files[domain]) for domain in DOMAINS}
-    places = described["swir1"][0]
-    if places != described["swir2"][0]:
-        odd = min(set(places.items()) ^ set(described["swir2"][0].items()))
-        raise ValueError(f"{folder}: {odd[0]} is in one domain only, or elsewhere in the other")
+    described = [_describe(files[domain]) for domain in DOMAINS]
+    (places, _), (others, _) = described
+    if odd := sorted(set(places.items()) ^ set(others.items())):
+        raise ValueError(f"{folder}: {odd[0][0]} is in one domain only, or elsewhere in the other")
     roles = {f"{Path(path).stem}.json": _named(Path(path), places) for path in splits}
     with (
         new_tiles(Path(out), *roles, force=force) as stage,
         tqdm(total=2 * len(places), unit="tile", desc="import", disable=not progress) as bar,
     ):
-        for domain, (_, attrs) in described.items():
+        for domain, (_, recipe) in zip(DOMAINS, described, strict=True):
             wavelength_nm = bin_response(DOMAINS[domain], _SENSOR_NM)[1]
-            attrs |= {"domain": domain, "border": "zero"}
-            store = create_store(
-                stage / f"{domain}.zarr", list(places.values()), wavelength_nm, attrs
-            )
+            attrs = recipe | {"border": "zero", "domain": domain}
+            path = stage / f"{domain}.zarr"
+            store = create_store(path, list(places.values()), wavelength_nm, attrs)
             for n, file in enumerate(files[domain]):
-                for name, variable in _FIELDS.items():
-                    array: Any = store[name]
-                    array[n] = _image(file, variable, array.shape[1:])
+                _copy_images(file, store, n)
                 bar.update()
         for name, split in roles.items():
             write_split(split, stage / name)
@@ -100,10 +96,11 @@ def _mat_files(folder: Path, domain: str) -> list[Path]:
     return files
 
 
-def _load(file: Path, variable: str) -> Any:  # noqa: ANN401
-    """Read one variable of a .mat file."""
+@contextmanager
+def _blaming(file: Path) -> Iterator[None]:
+    """Say which file is not what it should be."""
     try:
-        return loadmat(file, variable_names=[variable], squeeze_me=variable == "metadata")[variable]
+        yield
     except OSError:
         raise
     except Exception as error:  # scipy raises a dozen kinds for a damaged file
@@ -114,15 +111,12 @@ def _describe(files: list[Path]) -> tuple[dict[str, _Place], dict[str, Any]]:
     """Return where every tile of a domain stands, by its stem, and the recipe of all."""
     places, recipes = {}, set()
     for file in files:
-        metadata = _load(file, "metadata")
-        try:
-            field = {name: metadata[name].item() for name in metadata.dtype.names}
+        with _blaming(file):
+            field = loadmat(file, variable_names=["metadata"], squeeze_me=True)["metadata"][()]
             # start_x is the first row: the release counts x down
             place = str(field["scene"]), int(field["start_x"]), int(field["start_y"])
             recipes.add((int(field["tile_size"]), int(field["downsampling_factor"])))
             psf = np.asarray(field["psf_kernel"], float).tolist()
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise ValueError(f"{file}: not {_CAUSE}: {error!r}") from None
         if len(recipes) > 1:
             raise ValueError(f"{file}: tile size or scale differs from {files[0]}")
         places[file.stem] = place
@@ -131,14 +125,15 @@ def _describe(files: list[Path]) -> tuple[dict[str, _Place], dict[str, Any]]:
     return places, {"tile": tile, "scale": scale, "psf": psf, "scenes": scenes}
 
 
-def _image(file: Path, variable: str, shape: tuple[int, int, int]) -> NDArray[np.float32]:
-    """Read an image (band, y, x) of a tile."""
-    stored = np.moveaxis(np.atleast_3d(_load(file, variable)), -1, 0)
-    if stored.shape != shape or not np.isfinite(stored).all():
-        raise ValueError(
-            f"{file}: {variable} is {stored.shape}, or not finite; must be {shape} (band, y, x)"
-        )
-    return stored.astype(np.float32)
+def _copy_images(file: Path, store: Any, n: int) -> None:  # noqa: ANN401
+    """Write the images of a .mat file as tile ``n`` of a store."""
+    with _blaming(file):
+        mat = loadmat(file, variable_names=list(_FIELDS.values()))
+        for name, variable in _FIELDS.items():
+            image, shape = np.moveaxis(mat[variable], -1, 0), store[name].shape[1:]
+            if image.shape != shape or not np.isfinite(image).all():
+                raise ValueError(f"{variable} is {image.shape} or not finite; must be {shape}")
+            store[name][n] = image.astype(np.float32)
 
 
 def _named(path: Path, places: dict[str, _Place]) -> dict[str, list[str]]:
