@@ -7,6 +7,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from asnlsr import __version__
 from asnlsr.files import check_space, keep, naming, replacing, sha256
 from asnlsr.models.registry import spec
 from asnlsr.physics import log_scale, unscale
@@ -238,7 +238,7 @@ def _header_fields(bands: SceneBands, run: Path, record: dict[str, Any]) -> dict
     fields = resampled_fields(scene, scale, finer=True)
     fields["description"] = (
         f"{scene.name} enlarged by {scale} with {spec(record['model']).label} "
-        f"(run {run.resolve().name}, asnlsr {__version__}); radiance, W m-2 sr-1 nm-1"
+        f"(run {run.resolve().name}, asnlsr {version('asnlsr')}); radiance, W m-2 sr-1 nm-1"
     )
     if bands.fwhm_nm is not None:
         fields["fwhm"] = [f"{value:.10g}" for value in bands.fwhm_nm]
