@@ -256,6 +256,10 @@ def test_damaged_tiles_are_named(official, tmp_path):
     mat["hr_hsi"][3, 4, 5] = np.nan
     savemat(file, mat)
     refused(r"N1_SUBTILE\.mat: .*hr_hsi .* not finite")
+    (copy / "swir_roof_dom2_x4").mkdir()
+    (copy / "swir_roof_dom2_x4" / file.name).write_bytes(whole)
+    refused("a second tile of this name")
+    shutil.rmtree(copy / "swir_roof_dom2_x4")
     file.unlink()
     refused("abu-urban-4_N1_SUBTILE is in one domain only")
     shutil.rmtree(file.parent)
