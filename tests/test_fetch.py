@@ -260,10 +260,10 @@ def test_next_call_goes_on(share, part, url, out):
 def test_cut_connection_is_resumed(share, url, out, way):
     if way:
         setattr(share, way, True)
-    share.cuts = [1_000_000]
+    share.cuts = [3_000_000]
     fetch(["radiance"], out, url)
-    assert share.ranges() == [None, "bytes=1000000-"]
-    assert_whole(out, RADIANCE)  # not a million bytes twice
+    assert share.ranges() == [None, "bytes=3000000-"]
+    assert_whole(out, RADIANCE)  # not three million bytes twice
 
 
 def test_part_of_another_version_is_not_continued(share, part, url, out):
@@ -409,15 +409,12 @@ def test_other_words_that_are_wrong(refused, url, out):
     ("host", "trusted"), [("127.0.0.1", False), ("nextcloud.example", True), ("127.0.0.1", True)]
 )
 def test_certificate(share, refused, out, monkeypatch, tmp_path, host, trusted):
-    authority = trustme.CA()
-    certificate = authority.issue_cert(host)
-    files = [tmp_path / name for name in ("chain.pem", "key.pem", "authority.pem")]
-    files[0].write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
-    certificate.private_key_pem.write_to_path(files[1])
-    authority.cert_pem.write_to_path(files[2])
+    authority, pem = trustme.CA(), str(tmp_path / "server.pem")
+    authority.issue_cert(host).private_key_and_cert_chain_pem.write_to_path(pem)
     if trusted:
-        monkeypatch.setenv("SSL_CERT_FILE", str(files[2]))
-    with serving(share, BuiltinSSLAdapter(*map(str, files[:2]))) as server:
+        authority.cert_pem.write_to_path(tmp_path / "authority.pem")
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
+    with serving(share, BuiltinSSLAdapter(pem, pem)) as server:
         link = f"https://127.0.0.1:{server.bind_addr[1]}/s/{TOKEN}"
         if trusted and host == "127.0.0.1":
             fetch([], out, link)

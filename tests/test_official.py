@@ -73,31 +73,33 @@ def test_import_and_export_lose_nothing(random_weights, tmp_path, name):
     assert all(back[key].dtype == weights[key].dtype for key in weights)
 
 
-def test_names_go_to_the_right_places(random_weights, tmp_path):
-    """Where two weights have one shape only the name tells them apart: some of the list."""
-    weights = random_weights("SNLSR")
-    import_weights(save(tmp_path / "o.pth", "SNLSR", weights), tmp_path / "run")
-    ours = load_file(tmp_path / "run/weights.safetensors")
-    for here, there in {
+PLACES = {
+    "SNLSR": {
         "sr.stages.1.blocks.2.esa.stride.weight": "block6.ESA.conv2.weight",
         "sr.stages.0.blocks.0.esa.refine.0.weight": "block1.ESA.conv_max.weight",
         "sr.stages.0.blocks.1.sanl.key.weight": "block2.NL.convk.0.weight",
         "sr.stages.1.up.weight": "Up2.1.0.weight",
         "encoder.layers.4.mlp.0.weight": "SPDN.layers.4.mpl.0.weight",
-    }.items():
-        assert torch.equal(ours[here], weights[there])
-    weights = random_weights("ESRTNetwork")
-    import_weights(save(tmp_path / "o.pth", "ESRTNetwork", weights), tmp_path / "run")
+    },
+    "ESRTNetwork": {
+        "body.s2": "esrt.body.0.weight2.scale",
+        "body.blocks.1.low.s3": "esrt.body.0.encoder2.decoder_low.weight3.scale",
+        "body.blocks.2.high.unit2.s1": "esrt.body.0.encoder3.decoder_high.layer2.weight1.scale",
+        "body.blocks.0.last.mix.weight": "esrt.body.0.encoder1.alise.layer4.conv.weight",
+        "branch.0.2.weight": "esrt.up.0.2.weight",
+        "neck.bias": "esrt.reduce.bias",
+    },
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_names_go_to_the_right_places(random_weights, tmp_path, name):
+    """Where two weights have one shape only the name tells them apart: some of the list."""
+    weights = random_weights(name)
+    import_weights(save(tmp_path / "o.pth", name, weights), tmp_path / "run")
     ours = load_file(tmp_path / "run/weights.safetensors")
-    for here, there in {
-        "body.s2": "body.0.weight2.scale",
-        "body.blocks.1.low.s3": "body.0.encoder2.decoder_low.weight3.scale",
-        "body.blocks.2.high.unit2.s1": "body.0.encoder3.decoder_high.layer2.weight1.scale",
-        "body.blocks.0.last.mix.weight": "body.0.encoder1.alise.layer4.conv.weight",
-        "branch.0.2.weight": "up.0.2.weight",
-        "neck.bias": "reduce.bias",
-    }.items():
-        assert torch.equal(ours[here], weights[f"esrt.{there}"])
+    for here, there in PLACES[name].items():
+        assert torch.equal(ours[here], weights[there])
 
 
 @pytest.mark.parametrize("name", ORIGINALS)
@@ -128,10 +130,8 @@ def checkpoint(tmp_path):
 def test_command_imports(asnlsr, checkpoint, tmp_path):
     code, out, err = asnlsr("import-weights", checkpoint(), "--out", tmp_path / "run")
     assert (code, out, err) == (0, "", "rcam, 3 bands, x2, skip on\n")
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-        "run.json",
-        "weights.safetensors",
-    ]
+    written = {path.name for path in (tmp_path / "run").iterdir()}
+    assert written == {"run.json", "weights.safetensors"}
 
 
 STEM = "upsample_subnets.0.pre_db.0.bias"
@@ -222,40 +222,28 @@ def test_splits_are_converted(imported):
     assert (alone["source_train"], alone["target_train"]) == (TILES[:2], [])
 
 
-@pytest.fixture
-def copied(official, tmp_path):
-    """Copy the official tiles to where they can be damaged."""
-    copy = shutil.copytree(official, tmp_path / "official", copy_function=shutil.copyfile)
-    for folder in copy.glob("*_x4"):
-        folder.chmod(0o755)
-    return copy
-
-
-@pytest.mark.parametrize("start", [1, 2])
-def test_one_of_the_two_folders_is_enough(copied, imported, tmp_path, start):
-    import_tiles(copied / f"swir_park_dom{start}_x4", tmp_path / "tiles", progress=False)
+def test_earlier_tiles_are_kept_unless_forced(official, imported, tmp_path):
+    start, out = official / "swir_park_dom2_x4", tmp_path / "tiles"  # one folder tells the other
+    import_tiles(start, out, progress=False)
     for domain in DOMAINS:
-        assert open_tiles(tmp_path / "tiles", domain).load().identical(open_tiles(imported, domain))
-
-
-def test_earlier_tiles_are_kept_unless_forced(copied, tmp_path):
-    out = tmp_path / "tiles"
-    import_tiles(copied, out, progress=False)
-    split = copied / f"{SISR}.npz"
+        assert open_tiles(out, domain).load().identical(open_tiles(imported, domain).load())
+    split = official / f"{SISR}.npz"
     with pytest.raises(FileExistsError, match=r"swir1\.zarr"):
-        import_tiles(copied, out, [split], progress=False)
-    import_tiles(copied, out, [split], force=True, progress=False)
+        import_tiles(start, out, [split], progress=False)
+    import_tiles(start, out, [split], force=True, progress=False)
     assert {path.name for path in out.iterdir()} == {f"{SISR}.json", "swir1.zarr", "swir2.zarr"}
 
 
-def test_damaged_tiles_are_named(copied, tmp_path):
-    file = copied / "swir_park_dom2_x4/abu-urban-4_N1_SUBTILE.mat"
+def test_damaged_tiles_are_named(official, tmp_path):
+    copy = shutil.copytree(official, tmp_path / "official", copy_function=shutil.copyfile)
+    file = copy / "swir_park_dom2_x4/abu-urban-4_N1_SUBTILE.mat"
+    file.parent.chmod(0o755)
     whole, mat = file.read_bytes(), loadmat(file)
     mat = {key: value for key, value in mat.items() if not key.startswith("__")}
 
     def refused(match, error=ValueError):
         with pytest.raises(error, match=match):
-            import_tiles(copied, tmp_path / "tiles", progress=False)
+            import_tiles(copy, tmp_path / "tiles", progress=False)
         assert not (tmp_path / "tiles").exists()
 
     file.write_bytes(whole[:5000])
@@ -268,6 +256,10 @@ def test_damaged_tiles_are_named(copied, tmp_path):
     mat["hr_hsi"][3, 4, 5] = np.nan
     savemat(file, mat)
     refused(r"N1_SUBTILE\.mat: .*hr_hsi .* not finite")
+    (copy / "swir_roof_dom2_x4").mkdir()
+    (copy / "swir_roof_dom2_x4" / file.name).write_bytes(whole)
+    refused("a second tile of this name")
+    shutil.rmtree(copy / "swir_roof_dom2_x4")
     file.unlink()
     refused("abu-urban-4_N1_SUBTILE is in one domain only")
     shutil.rmtree(file.parent)

@@ -92,6 +92,14 @@ def test_store_tells_where_it_came_from(tiny_scenes, tiny_tiles):
                 assert digest == hashlib.sha256(written).hexdigest()
 
 
+def test_opening_reads_no_pixels(tiny_scenes, tmp_path):
+    prepare(tiny_scenes[:1], tmp_path, tile=64, progress=False)
+    store = open_tiles(tmp_path, "swir2")
+    pixels = np.full((30, 64, 64), 0.25, "<f4").tobytes()
+    (tmp_path / "swir2.zarr/hr/1.0.0.0").write_bytes(pixels)
+    assert (store["hr"][1] == 0.25).all()
+
+
 def prepared(folder, radiance, **fields):
     """Write a scene of 64 x 64 pixels and prepare it: the stores of both domains."""
     write_scene(folder / "s.hdr", [radiance], radiance.shape, WAVELENGTH_NM, **fields)

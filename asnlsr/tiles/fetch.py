@@ -231,7 +231,7 @@ def _append(share: Client, file: RemoteFile, handle: BinaryIO, bar: tqdm[NoRetur
         response.raise_for_status()
         if position and response.status_code != 206:  # the server sends it from the start
             bar.update(-position)
-            handle.truncate(0)
+            handle.truncate(handle.seek(0))
         for block in response.iter_raw():
             if handle.tell() + len(block) > file.size:
                 handle.truncate(0)

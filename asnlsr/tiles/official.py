@@ -119,6 +119,8 @@ def _describe(files: list[Path]) -> tuple[dict[str, _Place], dict[str, Any]]:
             psf = np.asarray(field["psf_kernel"], float).tolist()
         if len(recipes) > 1:
             raise ValueError(f"{file}: tile size or scale differs from {files[0]}")
+        if file.stem in places:
+            raise ValueError(f"{file}: a second tile of this name; import the two folders apart")
         places[file.stem] = place
     tile, scale = recipes.pop()
     scenes = [{"file": file.name, "bytes": file.stat().st_size} for file in files]
