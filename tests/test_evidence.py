@@ -10,10 +10,11 @@ import torch
 
 from asnlsr.config import Experiment
 from asnlsr.results.evaluate import evaluate
-from asnlsr.results.evidence import check_scenes, export, plan, read_results, record
+from asnlsr.results.evidence import check_scenes, plan, read_results, record
 from asnlsr.tiles.store import TileSet
 from asnlsr.training.folder import load_run
 from asnlsr.training.run import train
+from workflow.record_weights import export
 
 MODELS = ["bicubic", "esrt", "bandwise", "snlsr-frozen", "snlsr", "snlsr-unmix", "asnlsr"]
 
