@@ -25,9 +25,12 @@ SplitFile = Annotated[Path, typer.Option(help="JSON made by split.")]
 Header = Annotated[Path, typer.Argument(help="ENVI header.", metavar="SCENE.hdr")]
 SHARE = "https://nextcloud.rma.ac.be/index.php/s/DtbtLjTqcFpETWB"  # of the authors
 Seed = Annotated[int, typer.Option(help="Same seed, same result.", min=0, max=2**32 - 1)]
-Border, By = Literal["scene", "zero"], Literal["scene", "tile"]
-Preset, Protocol = Literal["smoke", "demo", "paper"], Literal["blind", "as-released"]
-Recipe, Format = Literal["warm", "published"], Literal["md", "csv", "latex"]
+Border = Literal["scene", "zero"]
+By = Literal["scene", "tile"]
+Preset = Literal["smoke", "demo", "paper"]
+Protocol = Literal["blind", "as-released"]
+Recipe = Literal["warm", "published"]
+Format = Literal["md", "csv", "latex"]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
