@@ -259,7 +259,7 @@ NOTEBOOK = """
 import json
 from pathlib import Path
 import numpy as np
-from asnlsr.notebook.browser import BandBrowser
+from asnlsr.widgets import BandBrowser
 cube = np.random.default_rng(0).lognormal(-4, 1, (12, 32, 32))
 browser = BandBrowser(cube, np.linspace(1000, 2500, 12))
 def clicked(change):

@@ -1,4 +1,4 @@
-"""How alike the abundances of the two domains are, in numbers."""
+"""How alike the abundances of the two domains are: numbers, and a picture of them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist, pdist
 from sklearn.linear_model import LogisticRegression
+from sklearn.manifold import TSNE
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -115,3 +116,15 @@ def _held_out(halves: list[list[Features]]) -> float:
     """Mean proxy A-distance of two halves ([source, target] each), fitted on one, tested on one."""
     (a, b), (c, d) = halves
     return (proxy_a_distance((a, b), (c, d)) + proxy_a_distance((c, d), (a, b))) / 2
+
+
+def embed(
+    source: Features, target: Features, seed: int = 0, perplexity: float = 30.0, init: str = "pca"
+) -> tuple[Features, Features]:
+    """Joint t-SNE of both domains: (n, 2) and (m, 2). Its distances are not distances.
+
+    `init` "random" shows how much of the picture is its start; "pca" hardly depends on the seed.
+    """
+    joint = np.concatenate([source, target])
+    flat = TSNE(perplexity=perplexity, init=init, random_state=seed).fit_transform(joint)
+    return flat[: len(source)], flat[len(source) :]
