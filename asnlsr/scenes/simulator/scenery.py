@@ -111,14 +111,8 @@ def window(canvas: Canvas, box: Box) -> None:
         for x0, x1 in ((0.0, 0.5), (0.5, 1.0)):
             upper, lower = top + max(y0 * high, 0.6 * deep) + bar, top + y1 * high - bar
             near, far = left + max(x0 * wide, 0.4 * deep) + bar, left + x1 * wide - bar
-            panel(
-                canvas,
-                (upper, lower, near, far),
-                "white",
-                0,
-                mirror * rng.uniform(0.8, 1.25) - SHADE,
-                0.3,
-            )
+            sun = mirror * rng.uniform(0.8, 1.25) - SHADE
+            panel(canvas, (upper, lower, near, far), "white", 0, sun, 0.3)
             if rng.random() < 0.3:  # a curtain behind the pane
                 edge = near + rng.uniform(0.2, 1) * (far - near)
                 panel(canvas, (upper, lower, near, edge), "plaster", 0.2, 0.16, 0.1)
