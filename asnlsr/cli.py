@@ -30,6 +30,7 @@ By = Literal["scene", "tile"]
 Preset = Literal["smoke", "demo", "paper"]
 Protocol = Literal["blind", "as-released"]
 Recipe = Literal["warm", "published"]
+Kind = Literal["tiles", "radiance", "splits"]
 Format = Literal["md", "csv", "latex"]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
@@ -70,7 +71,7 @@ def simulate(
 @app.command(epilog="Example: asnlsr fetch tiles splits --out data/published --dry-run")
 def fetch(
     out: Annotated[Path, typer.Option(help="Folder for the folders of the share.")],
-    kinds: Annotated[list[str] | None, typer.Argument(metavar="tiles|radiance|splits")] = None,
+    kinds: Annotated[list[Kind] | None, typer.Argument(help="All, if none is named.")] = None,
     url: Annotated[str, typer.Option(help="Link of the share.")] = SHARE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is missing.")] = False,
 ) -> None:
@@ -210,7 +211,7 @@ def import_weights(
 
 @app.command(epilog="Example: asnlsr import-tiles processed_tiles --out tiles --split a.npz")
 def import_tiles(
-    folder: Annotated[Path, typer.Argument(help="Folder of .mat tiles of the release.")],
+    folder: Annotated[Path, typer.Argument(help="Folder around *dom1_* and *dom2_*.")],
     out: Annotated[Path, typer.Option(help="Folder for the tiles and the splits.")],
     split: Annotated[list[Path] | None, typer.Option(help="Split (.npz), repeatable.")] = None,
     force: Force = False,
