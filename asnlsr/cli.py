@@ -30,7 +30,6 @@ By = Literal["scene", "tile"]
 Preset = Literal["smoke", "demo", "paper"]
 Protocol = Literal["blind", "as-released"]
 Recipe = Literal["warm", "published"]
-Kind = Literal["tiles", "radiance", "splits"]
 Format = Literal["md", "csv", "latex"]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
@@ -71,7 +70,7 @@ def simulate(
 @app.command(epilog="Example: asnlsr fetch tiles splits --out data/published --dry-run")
 def fetch(
     out: Annotated[Path, typer.Option(help="Folder for the folders of the share.")],
-    kinds: Annotated[list[Kind] | None, typer.Argument(help="All, if none is named.")] = None,
+    kinds: Annotated[list[str] | None, typer.Argument(metavar="tiles|radiance|splits")] = None,
     url: Annotated[str, typer.Option(help="Link of the share.")] = SHARE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is missing.")] = False,
 ) -> None:

@@ -74,6 +74,8 @@ def fetch(kinds: Sequence[str], out: Path, url: str, dry_run: bool = False) -> l
     OSError
         If the share cannot be reached or trusted, or the disk is too full.
     """
+    if unknown := set(kinds) - set(FOLDERS):
+        raise ValueError(f"{min(unknown)!r}: must be one of {', '.join(FOLDERS)}")
     with open_share(url) as share:
         folders = [FOLDERS[kind] for kind in FOLDERS if kind in (kinds or FOLDERS)]
         files = [file for folder in folders for file in _list_files(share, folder)]
