@@ -282,8 +282,7 @@ def save_split(path, train):
 
 def test_split_with_numpy_strings_is_read(tmp_path):
     names = np.array(["a_N0", "a_N1"])
-    path = save_split(tmp_path / "s.npz", {"SWIR_1": names, "SWIR_2": list(names)})
-    split = read_npz_split(path)
+    split = read_npz_split(save_split(tmp_path / "s.npz", {"SWIR_1": names, "SWIR_2": names}))
     assert split["source_train"] == split["target_train"] == list(names)
 
 
