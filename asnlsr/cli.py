@@ -210,7 +210,7 @@ def import_weights(
 
 @app.command(epilog="Example: asnlsr import-tiles processed_tiles --out tiles --split a.npz")
 def import_tiles(
-    folder: Annotated[Path, typer.Argument(help="Folder of .mat tiles of the release.")],
+    folder: Annotated[Path, typer.Argument(help="Folder around *dom1_* and *dom2_*.")],
     out: Annotated[Path, typer.Option(help="Folder for the tiles and the splits.")],
     split: Annotated[list[Path] | None, typer.Option(help="Split (.npz), repeatable.")] = None,
     force: Force = False,
