@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 import warnings
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from asnlsr.files import keep, replacing, told
 
 # The verbs import what they call themselves, so that --help does not wait for torch.
 app = typer.Typer(
@@ -41,8 +42,6 @@ def root(
 ) -> None:
     """Show version or help where no verb is given."""
     if version:
-        from importlib import metadata
-
         typer.echo(f"asnlsr {metadata.version('asnlsr')}")
         raise typer.Exit
     if context.invoked_subcommand is None:
@@ -59,12 +58,9 @@ def simulate(
     force: Force = False,
 ) -> None:
     """Simulate radiance scenes of parks and buildings."""
-    from asnlsr.scenes.simulator.simulate import simulate
+    from asnlsr.scenes.simulator.simulate import read_size, simulate
 
-    rows, _, cols = size.lower().partition("x")
-    if not (rows.isdecimal() and cols.isdecimal()):
-        raise ValueError(f"--size {size}: must be rows x columns, such as 512x256")
-    simulate(out, scenes, (int(rows), int(cols)), seed, force=force)
+    simulate(out, scenes, read_size(size), seed, force=force)
 
 
 @app.command(epilog="Example: asnlsr fetch tiles splits --out data/published --dry-run")
@@ -109,7 +105,6 @@ def split(
     force: Force = False,
 ) -> None:
     """Give every tile a role: source_train, target_train, val or test."""
-    from asnlsr.files import keep
     from asnlsr.tiles.store import make_split, write_split
 
     keep(out, force=force)
@@ -135,11 +130,9 @@ def train(
     from asnlsr.config import Experiment, setting
     from asnlsr.models.registry import BEST
 
-    given = dict(setting(text) for text in set_ or ())
-    name = BEST if model == "best" else model
+    given, name = dict(map(setting, set_ or ())), BEST if model == "best" else model
     experiment = Experiment(name, preset, protocol, recipe, seed, given)
-
-    from asnlsr.tiles.store import TileSet
+    from asnlsr.tiles.store import TileSet  # torch comes now, when what is asked for can be
     from asnlsr.training.run import keep_freed_memory, train
 
     keep_freed_memory()
@@ -156,7 +149,6 @@ def evaluate(
     force: Force = False,
 ) -> None:
     """Measure runs: one line per run, domain, tile and metric."""
-    from asnlsr.files import keep, replacing
     from asnlsr.results.evaluate import evaluate
     from asnlsr.tiles.store import TileSet
 
@@ -199,7 +191,6 @@ def import_weights(
     force: Force = False,
 ) -> None:
     """Turn a checkpoint of the original release into a run folder."""
-    from asnlsr.files import keep
     from asnlsr.training.official import import_weights
 
     keep(out / "run.json", out / "weights.safetensors", force=force)
@@ -245,16 +236,8 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.showwarning = _warn  # type: ignore[assignment]
             sys.exit(app(standalone_mode=False))
-    except (ValueError, OSError) as error:
-        message = str(error)
-        if isinstance(error, OSError) and error.filename is not None:
-            message = f"{error.filename}: {error.strerror}"
-            if error.errno == errno.ENOSPC:
-                message += "; free some space or choose another --out"
-            if error.strerror in {os.strerror(errno.EEXIST), os.strerror(errno.ENOTDIR)}:
-                message += "; a folder is needed here"
-    except MemoryError as error:
-        message = f"not enough memory ({error}); choose smaller sizes"
+    except (ValueError, OSError, MemoryError) as error:
+        message = told(error)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
