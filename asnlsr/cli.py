@@ -14,7 +14,6 @@ from asnlsr.files import keep, replacing, told
 
 # The verbs import what they call themselves, so that --help does not wait for torch.
 app = typer.Typer(
-    name="asnlsr",
     help="Hyperspectral super-resolution with cross-spectral domain adaptation.",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,12 +25,7 @@ SplitFile = Annotated[Path, typer.Option(help="JSON made by split.")]
 Header = Annotated[Path, typer.Argument(help="ENVI header.", metavar="SCENE.hdr")]
 SHARE = "https://nextcloud.rma.ac.be/index.php/s/DtbtLjTqcFpETWB"  # of the authors
 Seed = Annotated[int, typer.Option(help="Same seed, same result.", min=0, max=2**32 - 1)]
-Border = Literal["scene", "zero"]
-By = Literal["scene", "tile"]
-Preset = Literal["smoke", "demo", "paper"]
 Protocol = Literal["blind", "as-released"]
-Recipe = Literal["warm", "published"]
-Format = Literal["md", "csv", "latex"]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
@@ -87,7 +81,7 @@ def prepare(
     out: Annotated[Path, typer.Option(help="Folder for the tiles of both domains.")],
     tile: Annotated[int, typer.Option(help="Rows and columns of a tile (pixels).")] = 128,
     scale: Annotated[int, typer.Option(help="Decimation of the low-resolution tiles.")] = 4,
-    border: Annotated[Border, typer.Option(help="zero: blur each tile alone.")] = "scene",
+    border: Annotated[Literal["scene", "zero"], typer.Option(help="zero: tile by tile.")] = "scene",
     force: Force = False,
 ) -> None:
     """Cut scenes into tiles of SWIR1 and SWIR2 with their low-resolution twins."""
@@ -100,7 +94,7 @@ def prepare(
 def split(
     tiles: Annotated[Path, typer.Argument(help="Folder made by prepare.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
-    by: Annotated[By, typer.Option(help="scene: no scene in two roles.")] = "scene",
+    by: Annotated[Literal["scene", "tile"], typer.Option(help="No scene in two roles.")] = "scene",
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -119,9 +113,9 @@ def train(
     tiles: Tiles,
     split: SplitFile,
     out: Annotated[Path, typer.Option(help="Run folder; the same run, unfinished, goes on.")],
-    preset: Annotated[Preset, typer.Option(help="Sizes.")] = "demo",
+    preset: Annotated[Literal["smoke", "demo", "paper"], typer.Option(help="Sizes.")] = "demo",
     protocol: Annotated[Protocol, typer.Option(help="as-released sees target truth.")] = "blind",
-    recipe: Annotated[Recipe, typer.Option(help="Ours, or that of the paper.")] = "warm",
+    recipe: Annotated[Literal["warm", "published"], typer.Option(help="Of training.")] = "warm",
     seed: Seed = 0,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
     devices: Annotated[int, typer.Option(help="Processes that share a batch.", min=1)] = 1,
@@ -153,9 +147,8 @@ def evaluate(
     from asnlsr.tiles.store import TileSet
 
     keep(out, force=force)
-    metrics = evaluate(runs, TileSet(tiles, split), role)
     with replacing(out) as temporary:
-        metrics.to_csv(temporary, index=False)
+        evaluate(runs, TileSet(tiles, split), role).to_csv(temporary, index=False)
 
 
 @app.command(epilog="Example: asnlsr upscale lr.hdr --run runs/asnlsr --out hr.hdr")
@@ -195,8 +188,8 @@ def import_weights(
 
     keep(out / "run.json", out / "weights.safetensors", force=force)
     run = import_weights(checkpoint, out)
-    skip = "on" if run["config"]["skip"] else "off"
-    typer.echo(f"{run['model']}, {run['bands']} bands, x{run['scale']}, skip {skip}", err=True)
+    facts = (run["bands"], run["scale"], "on" if run["config"]["skip"] else "off")
+    typer.echo("{}, {} bands, x{}, skip {}".format(run["model"], *facts), err=True)
 
 
 @app.command(epilog="Example: asnlsr import-tiles processed_tiles --out tiles --split a.npz")
@@ -216,7 +209,7 @@ def import_tiles(
 def table(
     metrics: Annotated[Path, typer.Argument(help="CSV file made by evaluate.")],
     domain: Annotated[Literal["swir1", "swir2"], typer.Option(help="Of the tiles.")] = "swir2",
-    format_: Annotated[Format, typer.Option("--format", help="Of the table.")] = "md",
+    format_: Annotated[Literal["md", "csv", "latex"], typer.Option("--format")] = "md",
 ) -> None:
     """Print the results table."""
     from asnlsr.results.tables import read_metrics, render, results_table
