@@ -24,8 +24,8 @@ Tiles = Annotated[Path, typer.Option(help="Folder made by prepare.")]
 SplitFile = Annotated[Path, typer.Option(help="JSON made by split.")]
 Header = Annotated[Path, typer.Argument(help="ENVI header.", metavar="SCENE.hdr")]
 SHARE = "https://nextcloud.rma.ac.be/index.php/s/DtbtLjTqcFpETWB"  # of the authors
-Seed = Annotated[int, typer.Option(help="Same seed, same result.", min=0, max=2**32 - 1)]
 Protocol = Literal["blind", "as-released"]
+Seed = Annotated[int, typer.Option(help="Same seed, same result.", min=0, max=2**32 - 1)]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
@@ -37,8 +37,7 @@ def root(
     """Show version or help where no verb is given."""
     if version:
         typer.echo(f"asnlsr {metadata.version('asnlsr')}")
-        raise typer.Exit
-    if context.invoked_subcommand is None:
+    elif context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(2)
 
