@@ -28,7 +28,9 @@ def short_experiment(model, **others):
     settings = {"steps": 4, "log_every": 2, "batch": 2} if MODELS[model].takes_steps else {}
     if MODELS[model].unmixes and not MODELS[model].frozen:
         settings["warmup_steps"] = 4
-    return Experiment(model, "smoke", **others | {"settings": settings | others.get("settings", {})})
+    return Experiment(
+        model, "smoke", **others | {"settings": settings | others.get("settings", {})}
+    )
 
 
 def short_training(model, tiles, out, **others):
@@ -43,7 +45,9 @@ def short_training(model, tiles, out, **others):
 
 def some_weights(run):
     """Return up to `EACH` values, evenly apart, of every tensor of a run, by name."""
-    values = [tensor.flatten() for _, tensor in sorted(load_file(run / "weights.safetensors").items())]
+    values = [
+        tensor.flatten() for _, tensor in sorted(load_file(run / "weights.safetensors").items())
+    ]
     some = [value[:: max(1, len(value) // EACH)][:EACH].float() for value in values]
     return torch.cat(some).numpy()
 

@@ -59,7 +59,7 @@ def test_recipes():
 
 
 def test_names_round_trip():
-    settings = {"skip": False, "lr": 1e-4, "lr_min": 0.0, "by": "tile", "precision": "bf16-mixed"}
+    settings = {"skip": False, "lr": 1e-4, "precision": "bf16-mixed", "by": "tile", "lr_min": 0.0}
     for protocol, (by, border) in PROTOCOLS.items():
         for recipe in RECIPES:
             plain = Experiment("asnlsr", "paper", protocol, recipe, 12)
@@ -71,7 +71,7 @@ def test_names_round_trip():
 
 
 @pytest.mark.parametrize(
-    "name", ["asnlsr", "asnlsr-blind-warm", "asnlsr-blind-warm-s0-x", "nothing-blind-warm-s0"]
+    "name", ["asnlsr", "asnlsr-blind-warm", "asnlsr_skip-blind-warm-s0", "nothing-blind-warm-s0"]
 )
 def test_other_names_are_refused(name):
     with pytest.raises(ValueError, match=r"is not the name of a run|unknown model 'nothing'"):
