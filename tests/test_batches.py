@@ -1,27 +1,34 @@
-"""Batches: what a training step may see, and that it is a pure function of seed and step."""
-
-import json
+"""Batches: what a training step may see, in what light, as a pure function of seed and step."""
 
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from asnlsr.config import SINGLE_IMAGE, training_config
-from asnlsr.models.registry import MODELS
+from asnlsr.config import Experiment
 from asnlsr.physics import degrade, log_scale, unscale
-from asnlsr.tiles.store import load_z, open_tiles, read_split, select, tile_ids
-from asnlsr.training.batches import TileDataModule, TrainingBatches, turned
+from asnlsr.training.batches import (
+    Relighting,
+    Tiles,
+    TrainingBatches,
+    contrast,
+    part_of,
+    transport,
+    turned,
+)
+from tests.conftest import Example
 
-CONFIG = training_config("smoke", "asnlsr", "published", {"crop": 16, "batch": 3})
+SMALL = {"crop": 16, "batch": 3}
+CONFIG = Experiment("asnlsr", "smoke", recipe="published", settings=SMALL).config
 
 
-def batches(target=True, mixed=False, seed=0):
+def batches(target=True, mixed=False, seed=0, half=False, config=CONFIG):
     """Five source tiles, 24 wide; pixel values tell tile, row and column."""
     place = torch.arange(24 * 24.0).view(24, 24) / 1000
     hr = torch.stack([(place + tile)[None] for tile in range(5)])
     lr = hr[:, :, ::4, ::4].clone()
-    return TrainingBatches(lr, hr, lr + 100 if target else None, CONFIG, seed, mixed)
+    source = Example(lr=lr, hr=hr, lr_x2=hr[:, :, ::2, ::2], scale=4)
+    return TrainingBatches(source, lr + 100 if target else None, config, seed, mixed, half)
 
 
 def test_batch_is_a_function_of_seed_and_step():
@@ -45,48 +52,6 @@ def test_every_tile_is_seen_once_in_a_pass():
         assert sorted(drawn[start : start + 5]) == [0, 1, 2, 3, 4]
 
 
-@pytest.mark.parametrize(("shares", "expected"), [((1, 0), "A"), ((0, 1), "B"), ((0.5, 0.5), "AB")])
-def test_whole_steps_learn_from_smaller_images(shares, expected):
-    """Truth is such an image, turned; the input is what the known blur makes of it."""
-    images = {
-        name: place + torch.rand(2, 1, 32, 32) / 9 for name, place in (("A", 0.2), ("B", 0.6))
-    }
-    args = batches(target=False)
-    made = TrainingBatches(
-        args.source_lr, args.source_hr, None, CONFIG, 0, False,
-        smaller=list(zip(shares, images.values(), strict=True)),
-    )  # fmt: skip
-    seen = set()
-    for step in range(12):
-        batch = made[step]
-        assert batch["hr"].shape == (3, 1, 32, 32)
-        for lr, hr in zip(batch["lr"], batch["hr"], strict=True):
-            assert torch.allclose(lr, log_scale(degrade(unscale(hr))), atol=1e-6)
-            name = "A" if hr.mean() < 0.5 else "B"
-            seen.add(name)
-            assert any(
-                torch.equal(turned(image, k), hr) for image in images[name] for k in range(8)
-            )
-    assert "".join(sorted(seen)) == expected
-
-
-def test_share_of_steps_on_smaller_images():
-    args = batches(target=False)
-    made = TrainingBatches(
-        args.source_lr, args.source_hr, None, CONFIG, 0, False,
-        smaller=[(0.25, torch.rand(2, 1, 32, 32))],
-    )  # fmt: skip
-    usual = batches(target=False)
-    small = 0
-    for step in range(400):
-        batch = made[step]
-        if batch["hr"].shape[-1] == 32:
-            small += 1
-        else:  # the other steps are what they were
-            assert torch.equal(batch["hr"], usual[step]["hr"])
-    assert abs(small - 100) < 4 * (400 * 0.25 * 0.75) ** 0.5
-
-
 def test_target_tiles_come_last_and_without_truth():
     batch = batches()[0]
     assert batch["domain"].tolist() == [0, 0, 0, 1, 1, 1]
@@ -106,16 +71,16 @@ def test_source_tiles_are_the_same_with_and_without_target():
     assert len(without["lr"]) == 3
 
 
-def relit(step, lr, hr, target, **settings):
-    off = {"crop": 16, "batch": 3, "warmup_steps": 2, "turns": False, "relight": 0, "light": 0}
-    config = training_config("smoke", "asnlsr", "warm", off | settings)
-    return TrainingBatches(lr, hr, target, config, 0, False)[step]
+def relit(step, source, target, **settings):
+    off = {"crop": 16, "batch": 3, "warmup_steps": 2, "turns": False, "relight": 0.0, "light": 0.0}
+    config = Experiment("asnlsr", "smoke", settings=off | settings).config
+    return TrainingBatches(source, target, config, 0, False)[step]
 
 
 def test_relighting_changes_spectra_alike_at_both_resolutions():
     generator = torch.Generator().manual_seed(0)
     hr, target = torch.rand(5, 4, 16, 16, generator=generator), torch.rand(2, 4, 4, 4) + 3
-    tiles = hr[:, :, ::4, ::4].clone(), hr, target
+    tiles = Example(lr=hr[:, :, ::4, ::4].clone(), hr=hr, scale=4), target
     batch = relit(2, *tiles, relight=1.0, light=0.1)
     assert torch.allclose(batch["hr"][:, :, ::4, ::4], batch["lr"][:3], atol=1e-5)
     plain = relit(2, *tiles)
@@ -131,8 +96,9 @@ def test_turned_tiles_are_degraded_again():
     field = gaussian_filter(np.random.default_rng(0).standard_normal((1, 2, 64, 64)), (0, 0, 2, 2))
     hr = torch.from_numpy(field / 10).float() + 0.5
     lr = log_scale(degrade(unscale(hr), 4))
-    config = training_config("smoke", "snlsr", "warm", {"light": 0, "warmup_steps": 0, "batch": 1})
-    sets = TrainingBatches(lr, hr, None, config, 0, False)
+    settings = {"light": 0.0, "warmup_steps": 0, "batch": 1}
+    config = Experiment("snlsr", "smoke", settings=settings).config
+    sets = TrainingBatches(Example(lr=lr, hr=hr, scale=4), None, config, 0, False)
     seen = set()
     for step in range(40):
         batch = sets[step]
@@ -145,75 +111,88 @@ def test_turned_tiles_are_degraded_again():
 
 
 def test_half_resolution_crops_show_the_same_place_in_the_same_light():
-    hr = batches(target=False).source_hr
-    config = training_config("smoke", "asnlsr", "published", {"crop": 16, "batch": 3, "light": 1.0})
+    config = CONFIG.model_copy(update={"light": 1.0})
     for step in range(5):
-        batch = TrainingBatches(
-            hr[:, :, ::4, ::4], hr, hr[:2, :, ::4, ::4], config, 0, False, hr[:, :, ::2, ::2]
-        )[step]
+        batch = batches(half=True, config=config)[step]
         # of source tiles only
-        assert torch.allclose(batch["lr_x2"], batch["hr"][:, :, ::2, ::2], atol=1e-6)
+        assert torch.allclose(batch["lr_x2"], batch["hr"][:, :, ::2, ::2], atol=1e-5)
     assert "lr_x2" not in batches()[0]
 
 
-@pytest.mark.parametrize("protocol", ["blind", "as-released"])
-def test_target_truth_is_opened_only_by_as_released(tiny_tiles, tiny_split, monkeypatch, protocol):
-    opened = []
-
-    def spy(store, field):
-        opened.append((store.attrs["domain"], field, tuple(tile_ids(store))))
-        return load_z(store, field)
-
-    monkeypatch.setattr("asnlsr.training.batches.load_z", spy)
-    config = training_config("smoke", "asnlsr", "warm")
-    TileDataModule(tiny_tiles, tiny_split, config, 0, protocol, target=True, mixed=False)
-    target_truth = [ids for domain, field, ids in opened if (domain, field) == ("swir2", "hr")]
-    roles = read_split(tiny_split)
-    assert target_truth == ([] if protocol == "blind" else [tuple(roles["val"])])
-    assert opened
-    assert not any(set(ids) & set(roles["test"]) for _, _, ids in opened)
+def test_parts_of_processes_make_the_batch():
+    """Every second tile; source tiles stay first, and their truth goes with them."""
+    whole = batches()[0]
+    parts = [part_of(whole, rank, 2) for rank in (0, 1)]
+    for key, value in whole.items():
+        assert torch.equal(value[::2], parts[0][key])
+        assert torch.equal(value[1::2], parts[1][key])
+    for part in parts:
+        assert torch.equal(part["hr"][:, :, ::4, ::4], part["lr"][: len(part["hr"])])
 
 
-def test_select_keeps_the_order_asked_for(tiny_tiles):
-    ids = tile_ids(open_tiles(tiny_tiles, "swir1"))[::-1]
-    assert tile_ids(select(tiny_tiles, "swir1", ids)) == ids
-
-
-def test_crop_larger_than_a_tile_is_named(tiny_tiles, tiny_split):
-    config = training_config("smoke", "asnlsr", "warm", {"crop": 256})
+def test_crop_larger_than_a_tile_is_named(tiny_set):
     with pytest.raises(ValueError, match="crop 256 is larger than the tiles"):
-        TileDataModule(tiny_tiles, tiny_split, config, 0, "blind", target=True, mixed=False)
+        Tiles(Experiment("asnlsr", "smoke", settings={"crop": 256}), tiny_set)
 
 
-def test_split_with_absent_tiles_is_named(tiny_tiles, tiny_split, tmp_path):
-    roles = json.loads(tiny_split.read_text())
-    roles["test"].append("nowhere/0/0")
-    wrong = tmp_path / "split.json"
-    wrong.write_text(json.dumps(roles))
-    config = training_config("smoke", "asnlsr", "warm")
-    with pytest.raises(ValueError, match="nowhere/0/0"):
-        TileDataModule(tiny_tiles, wrong, config, 0, "blind", target=True, mixed=False)
+def tiles(seed, n=6, spread=(1.0, 0.5, 0.2), mean=0.0):
+    """Tiles of three bands, correlated, (n, 3, 16, 16)."""
+    generator = torch.Generator().manual_seed(seed)
+    mixing = torch.linalg.qr(torch.randn(3, 3, generator=generator))[0] @ torch.diag(
+        torch.tensor(spread)
+    )
+    noise = torch.randn(n, 3, 16, 16, generator=generator)
+    return torch.einsum("cd,ndhw->nchw", mixing, noise) + mean
 
 
-def test_single_image_networks_have_nothing_to_warm_up():
-    single = [name for name, entry in MODELS.items() if not entry.unmixes]
-    assert sorted(SINGLE_IMAGE) == sorted(single)
-    for name in single:
-        config = training_config("demo", name, "warm")
-        assert config.warmup_steps == 0
-        steps = training_config("demo", "asnlsr", "warm").steps
-        assert config.steps == steps
+def test_contrast_is_the_covariance_within_tiles():
+    cubes = tiles(0) + torch.arange(6.0)[:, None, None, None]  # tiles of other brightness
+    within = [np.cov(cube.reshape(3, -1).numpy(), bias=True) for cube in cubes]
+    np.testing.assert_allclose(contrast(cubes).numpy(), np.mean(within, axis=0), rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        ({"stepz": 1}, "no setting 'stepz'"),
-        ({"steps": 1.5}, "steps needs a value of type int"),
-        ({"precision": 16}, "precision needs a value of type str"),
-        ({"precision": "16-true"}, "precision '16-true': choose 32-true or bf16-mixed"),
-    ],
-)
-def test_wrong_settings_are_named(overrides, message):
-    with pytest.raises(ValueError, match=message):
-        training_config("smoke", "asnlsr", "warm", overrides)
+def test_transport_gives_the_wanted_covariance_by_a_symmetric_matrix():
+    source, target = contrast(tiles(0)), contrast(tiles(1, spread=(0.3, 2.0, 0.1)))
+    matrix = transport(source, target).double()
+    assert torch.allclose(matrix, matrix.T, atol=1e-4)
+    assert (torch.linalg.eigvalsh(matrix) > 0).all()
+    reached = matrix @ source @ matrix.T
+    assert (reached - target).norm() / target.norm() < 0.01  # the ridge
+
+
+def test_transport_of_equal_covariances_changes_nothing():
+    covariance = contrast(tiles(0))
+    assert torch.allclose(transport(covariance, covariance), torch.eye(3), atol=1e-4)
+
+
+class FullShare(np.random.Generator):
+    """Draws the largest share."""
+
+    def random(self, size=None):
+        return np.ones(size)
+
+
+def test_full_share_gives_mean_and_contrast_of_the_target():
+    source, target = tiles(0), tiles(1, spread=(0.3, 2.0, 0.1), mean=5.0)
+    relighting = Relighting(source, target, share=1.0, light=0.0)
+    mix, shift = relighting.draw(FullShare(np.random.PCG64(0)), [0], 2)
+    assert torch.equal(mix[1:], torch.eye(3).expand(2, 3, 3))  # the two target tiles
+    assert not shift[1:].any()
+    moved = torch.einsum("cd,ndhw->nchw", mix[0], source) + shift[0][:, None, None]
+    means = target.mean((2, 3))
+    assert (moved[0].mean((1, 2)) - means).abs().sum(1).min() < 1e-4  # that of one of its tiles
+    assert (contrast(moved) - contrast(target)).norm() / contrast(target).norm() < 0.01
+
+
+def test_light_is_a_parabola_over_the_bands():
+    cubes = torch.rand(2, 8, 4, 4)
+    mix, shift = Relighting(cubes, None, 1.0, light=0.2).draw(np.random.default_rng(0), [0, 1], 1)
+    assert torch.equal(mix, torch.eye(8).expand(3, 8, 8))
+    assert shift.abs().max() > 0.05
+    assert shift.diff(n=3).abs().max() < 1e-5
+
+
+def test_spread_of_the_light():
+    cubes = torch.rand(2, 8, 4, 4)
+    _, shift = Relighting(cubes, None, 1.0, light=0.2).draw(np.random.default_rng(0), [], 4000)
+    assert float(shift.mean(1).std()) == pytest.approx(0.2, rel=0.1)  # the constant dominates

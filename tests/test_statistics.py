@@ -1,4 +1,4 @@
-"""Statistics on cases whose answer is known: by hand, by combinatorics, by a normal sample; comparisons of runs."""
+"""Statistics and comparisons whose answer is known: by hand, combinatorics, a normal sample."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,6 @@ from asnlsr.results.statistics import (
     compared,
     courses,
     fallen,
-    friedman,
     holm,
     late_gain,
     over_scenes,
@@ -89,12 +88,6 @@ def test_holm_by_hand():
     """Sorted 0.01, 0.02, 0.04 times 3, 2, 1, never falling: 0.03, 0.04, 0.04."""
     assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
-
-
-def test_friedman_by_hand():
-    """Three models in the same order for four seeds: chi2 = 12/(4*3*4) (4²+8²+12²) - 3*4*4 = 8."""
-    table = pd.DataFrame([[1, 2, 3], [2, 4, 6], [0, 1, 9], [5, 6, 7]])
-    assert friedman(table) == pytest.approx(stats.chi2.sf(8, 2))
 
 
 def test_all_pairs_are_compared_on_the_seeds_that_both_have():

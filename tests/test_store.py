@@ -8,9 +8,9 @@ import pytest
 import torch
 import xarray as xr
 
+from asnlsr.physics import gaussian_psf, log_scale
 from asnlsr.scenes.envi import write_scene
 from asnlsr.tiles.prepare import prepare
-from asnlsr.physics import gaussian_psf, log_scale
 from asnlsr.tiles.store import (
     ROLES,
     TileSet,
