@@ -120,17 +120,13 @@ def cube(*spectrum):
     [((1, 0), (0, 2), 90), ((1, 0), (3, 3), 45), ((1, 2), (-1, -2), 180), ((1, 2), (2, 4), 0)],
 )
 def test_angle_by_hand(a, b, degrees):
-    assert math.degrees(spectral_angle(cube(*a), cube(*b)).item()) == pytest.approx(
-        degrees, abs=1e-3
-    )
+    angle = math.degrees(spectral_angle(cube(*a), cube(*b)).item())
+    assert angle == pytest.approx(degrees, abs=1e-3)
 
 
-def test_small_angle_is_exact_where_arccos_is_not():
+def test_small_angles_are_exact_where_arccos_is_not():
     angle = spectral_angle(cube(1, 0), cube(1, 1e-5)).item()
     assert angle == pytest.approx(1e-5, rel=1e-4)  # arccos in float32 gives 0
-
-
-def test_angle_with_itself_is_zero_without_a_floor():
     x = torch.rand(2, 30, 5, 5)
     assert spectral_angle(x, x).max() == 0
 
@@ -193,33 +189,22 @@ def test_mmd_of_equal_distributions_averages_to_zero():
     assert abs(statistics.fmean(draws)) < 3 * statistics.stdev(draws) / math.sqrt(len(draws))
 
 
-def test_separable_domains_are_two_apart():
-    train = normal(50, 0, 0), normal(50, 100, 0, seed=1)
-    test = normal(50, 0, 0, seed=2), normal(50, 100, 0, seed=3)
-    assert proxy_a_distance(train, test) == 2
-
-
-def test_equal_domains_are_about_zero_apart():
-    """8,000 coin flips: the standard deviation of 2 (1 - 2 error) is 4 x 0.5/√8000 = 0.022."""
-    train = normal(4000, 0, 0), normal(4000, 0, 0, seed=1)
-    test = normal(4000, 0, 0, seed=2), normal(4000, 0, 0, seed=3)
-    assert abs(proxy_a_distance(train, test)) < 0.1
-
-
-def test_overlapping_domains_are_apart_by_the_best_possible_error():
+@pytest.mark.parametrize(
+    ("apart", "sizes", "tolerance"),
+    [
+        (100, (50, 50, 50), 0),
+        (0, (4000, 4000, 4000), 0.1),  # 8,000 coin flips: a standard deviation of 0.022
+        (1, (4000, 4000, 4000), 0.06),
+        (1, (5000, 100, 2000), 0.15),  # always "source" would be right in 98 %, and tells nothing
+    ],
+)
+def test_proxy_a_distance_is_that_of_the_best_classifier(apart, sizes, tolerance):
     """Unit normals at distance d: error Φ(-d/2) = erfc(d/√8)/2."""
-    train = normal(4000, 0), normal(4000, 1, seed=1)
-    test = normal(4000, 0, seed=2), normal(4000, 1, seed=3)
-    error = math.erfc(1 / math.sqrt(8)) / 2
-    assert proxy_a_distance(train, test) == pytest.approx(2 * (1 - 2 * error), abs=0.06)
-
-
-def test_a_larger_domain_does_not_count_more():
-    """With 50 : 1 rows, always answering "source" would be right in 98 %, and tells nothing."""
-    train = normal(5000, 0), normal(100, 1, seed=1)
-    test = normal(5000, 0, seed=2), normal(2000, 1, seed=3)
-    error = math.erfc(1 / math.sqrt(8)) / 2
-    assert proxy_a_distance(train, test) == pytest.approx(2 * (1 - 2 * error), abs=0.15)
+    source, target, test = sizes
+    train = normal(source, 0, 0), normal(target, apart, 0, seed=1)
+    held_out = normal(source, 0, 0, seed=2), normal(test, apart, 0, seed=3)
+    expected = 2 - 2 * math.erfc(apart / math.sqrt(8))
+    assert proxy_a_distance(train, held_out) == pytest.approx(expected, abs=tolerance)
 
 
 def test_pixels_keep_their_spectra_and_are_drawn_without_replacement():
@@ -228,9 +213,7 @@ def test_pixels_keep_their_spectra_and_are_drawn_without_replacement():
     assert rows.shape == (200, 3)
     assert torch.equal(rows[100 + 2 * 10 + 3], maps[1, :, 2, 3])
     drawn = pixels(maps, 150, seed=0)
-    assert (
-        len({tuple(row) for row in drawn.tolist()} & {tuple(row) for row in rows.tolist()}) == 150
-    )
+    assert len(set(map(tuple, drawn.tolist())) & set(map(tuple, rows.tolist()))) == 150
     assert torch.equal(drawn, pixels(maps, 150, seed=0))
     assert not torch.equal(drawn, pixels(maps, 150, seed=1))
     assert len(pixels(maps, 1000)) == 200  # all there are
@@ -240,30 +223,18 @@ def random_maps(seed, *shape):
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def test_domains_that_share_nothing_are_as_far_apart_as_can_be():
-    maps = random_maps(0, 6, 4, 8, 8)
-    found = domain_distances(maps, maps + 10)
-    assert found["pad_pixels"] == found["pad_tiles"] == 2
+def test_distances_of_domains_that_share_nothing_all_and_their_means():
+    """In two domains the same pixels are drawn: of equal ones each is taken for either as often."""
+    maps = random_maps(1, 40, 4, 8, 8)
+    nothing = domain_distances(maps, maps + 10)
+    assert nothing["pad_pixels"] == nothing["pad_tiles"] == 2
     # Half of the pairs of pixels are 20 apart, so that the median distance and kernel know it.
-    assert found["mmd_pixels"] > 0.5
-
-
-def test_equal_abundances_are_no_distance_apart():
-    """The same pixels are drawn in both domains, so that each is taken for either as often."""
-    maps = random_maps(1, 8, 4, 16, 16)
-    found = domain_distances(maps, maps.clone())
-    assert found["pad_pixels"] == pytest.approx(0, abs=1e-9)
-    assert found["pad_tiles"] == pytest.approx(0, abs=1e-9)
-    assert abs(found["mmd_pixels"]) < 0.01
-
-
-def test_a_difference_of_spread_alone_is_seen():
-    maps = random_maps(2, 40, 3, 8, 8)
-    spread = 0.5 + 3 * (maps - 0.5)  # the same means within noise, three times the spread
-    found = domain_distances(maps, spread)
-    assert found["mmd_pixels"] > 0.05
+    assert nothing["mmd_pixels"] > 0.5
     same = domain_distances(maps, maps.clone())
-    assert found["mmd_pixels"] > 5 * abs(same["mmd_pixels"])
+    assert [same["pad_pixels"], same["pad_tiles"]] == pytest.approx([0, 0], abs=1e-9)
+    assert abs(same["mmd_pixels"]) < 0.01
+    spread = domain_distances(maps, 0.5 + 3 * (maps - 0.5))  # the same means within noise
+    assert spread["mmd_pixels"] > max(0.05, 5 * abs(same["mmd_pixels"]))
 
 
 def test_gradient_of_mmd_brings_features_closer():
@@ -286,10 +257,7 @@ def test_equal_features_have_no_discrepancy():
 
 def test_overlap_by_hand():
     """The smaller of the mean abundances: 0.2 and 0.4 of (0.2, 0.8) and (0.6, 0.4)."""
-    source, target = (
-        torch.tensor(means)[None, :, None, None].repeat(4, 1, 8, 8)
-        + 1e-3 * random_maps(n, 4, 2, 8, 8)
-        for n, means in enumerate(([0.2, 0.8], [0.6, 0.4]))
-    )
+    noise = 1e-3 * random_maps(0, 2, 4, 2, 8, 8)  # nothing to classify otherwise
+    source, target = torch.tensor([[0.2, 0.8], [0.6, 0.4]])[:, None, :, None, None] + noise
     assert domain_distances(source, target)["overlap"] == pytest.approx(0.6, abs=2e-3)
     assert domain_distances(source, source)["overlap"] == pytest.approx(1, abs=2e-3)

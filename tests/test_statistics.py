@@ -24,23 +24,19 @@ from asnlsr.results.statistics import (
 )
 
 
-def test_five_seeds_cannot_get_below_one_in_sixteen():
-    """Of 2^5 flips only all plus and all minus are as extreme as five equal signs."""
-    found = paired_difference([2.0, 3, 4, 5, 6], [1.0, 1, 1, 1, 1])
-    assert found.p == pytest.approx(2 / 32)
-    assert found.mean == 3
-    assert found.pairs == 5
-
-
-def test_ten_seeds_can():
-    found = paired_difference(np.arange(10) + 1.0, np.zeros(10))
-    assert found.p == pytest.approx(2 / 1024)
-
-
-def test_sign_flips_by_hand():
-    """Differences 3, 1, -1: their sum 3 is reached by six of eight flips."""
-    # 3+1-1 = 3, 3+1+1 = 5, 3-1+1 = 3 and their negatives reach it; 3-1-1 = 1 and -1 do not.
-    assert paired_difference([3.0, 1, -1], [0.0, 0, 0]).p == pytest.approx(6 / 8)
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        ([1.0, 2, 3, 4, 5], 2 / 32),  # of 2^5 flips all plus and all minus are as extreme
+        (np.arange(10) + 1.0, 2 / 1024),
+        # 3+1-1 = 3, 3+1+1 = 5, 3-1+1 = 3 and their negatives reach it; 3-1-1 = 1 and -1 do not.
+        ([3.0, 1, -1], 6 / 8),
+    ],
+)
+def test_sign_flips_by_hand(differences, p):
+    found = paired_difference(np.add(differences, 1), np.ones(len(differences)))
+    assert (found.p, found.mean) == pytest.approx((p, np.mean(differences)))
+    assert found.pairs == len(differences)
 
 
 def test_constant_difference_has_an_interval_of_no_width():
