@@ -140,9 +140,8 @@ def test_a_difference_is_taken_on_common_seeds_only():
 
 
 def test_a_method_without_chance_is_compared_with_every_seed_and_recipe():
-    metrics = table(
-        rows("bicubic", 0, 30), *(rows("a", s, 31, recipe="published") for s in range(5))
-    )
+    trained = [rows("a", s, 31, recipe="published") for s in range(5)]
+    metrics = table(rows("bicubic", 0, 30), *trained)
     found = compared(metrics, "psnr", "a", "bicubic", recipe="published")
     assert (found["mean"], found["pairs"]) == (pytest.approx(1), 5)
     assert (found["low"], found["high"]) == pytest.approx((1, 1))
@@ -156,18 +155,13 @@ def test_settings_become_models_of_their_own():
 
 
 def test_gaps_of_tiles_are_of_common_seeds():
-    metrics = table(rows("a", 0, 31), rows("a", 1, 33), rows("a", 2, 90), *(
-        rows("b", s, 30) for s in (0, 1)
-    ))  # fmt: skip
-    gaps = tile_gaps(metrics, "psnr", "a", "b")
-    assert gaps["tile"].tolist() == [tile for _, tile, _ in TILES for _ in range(2)]
-    assert gaps["value"].tolist() == pytest.approx([1, 3, 1, 3, 1, 3])
-
-
-def test_gaps_to_a_method_without_chance_are_those_of_every_seed():
-    metrics = table(rows("bicubic", 0, 30), rows("a", 0, 31), rows("a", 1, 33))
-    gaps = tile_gaps(metrics, "psnr", "a", "bicubic")
-    assert gaps["value"].tolist() == pytest.approx([1, 3, 1, 3, 1, 3])
+    """Those of every seed, to a method without chance."""
+    runs = [rows("a", 0, 31), rows("a", 1, 33), rows("bicubic", 0, 30)]
+    metrics = table(*runs, rows("b", 0, 30), rows("b", 1, 30), rows("b", 2, 90))
+    for other in ("b", "bicubic"):
+        gaps = tile_gaps(metrics, "psnr", "a", other)
+        assert gaps["tile"].tolist() == [tile for _, tile, _ in TILES for _ in range(2)]
+        assert gaps["value"].tolist() == pytest.approx([1, 3, 1, 3, 1, 3])
 
 
 def test_few_scenes_have_a_count_and_no_interval():
