@@ -437,7 +437,7 @@ def train_in_processes(devices, experiment, tiles, out):
     options = ["--recipe", experiment.recipe, "--devices", devices, *settings]
     done = subprocess.run(
         [*command, *map(str, [*paths, *options])],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=60,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=180,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return weights(out), history(out), done.stderr
