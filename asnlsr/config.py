@@ -133,10 +133,11 @@ class Experiment:
         """Return the experiment of a name, the inverse of `name`; raises `ValueError`."""
         ways = ("|".join(map(re.escape, known)) for known in (PROTOCOLS, RECIPES))
         found = re.fullmatch(r"([a-z0-9-]+)(_.+)?-({})-({})-s(\d+)".format(*ways), name)
-        if found is None:
+        rest, *parts = re.split(r"_([a-z_]+)=", found[2] or "") if found else "?"
+        if found is None or rest:
             raise ValueError(f"{name!r} is not the name of a run")
-        texts = re.split(r"_(?=[a-z_]+=)", found[2] or "")[1:]
-        settings = dict(setting(text) for text in texts)
+        pairs = zip(parts[::2], parts[1::2], strict=True)
+        settings = dict(setting("=".join(pair)) for pair in pairs)
         return cls(found[1], preset, found[3], found[4], int(found[5]), settings)
 
     @property

@@ -4,6 +4,7 @@ import os
 import resource
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 
 from asnlsr.scenes.envi import write_scene
 from asnlsr.tiles.prepare import prepare
-from asnlsr.tiles.store import make_split, write_split
+from asnlsr.tiles.store import TileSet, make_split, write_split
 from tests import chromium
 
 
@@ -53,6 +54,19 @@ def tiny_split(tiny_tiles):
     path = tiny_tiles.parent / "split.json"
     write_split(make_split(tiny_tiles, by="scene"), path)
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny_set(tiny_tiles, tiny_split):
+    """Tiny tiles with their roles."""
+    return TileSet(tiny_tiles, tiny_split)
+
+
+class Example(SimpleNamespace):
+    """Stands for `Pairs` where a test says what `lr`, `hr` and the rest are."""
+
+    def __len__(self):
+        return len(self.lr)
 
 
 @pytest.fixture

@@ -1,13 +1,25 @@
-"""Metrics against hand computation and their defining properties."""
+"""Metrics and distances of domains: by hand, by algebra, on known distributions."""
 
+import itertools
 import math
+import statistics
 
 import numpy as np
 import pytest
 import torch
 from scipy.ndimage import correlate1d
 
-from asnlsr.metrics import METRICS, mean_psnr, psnr, tile_metrics
+from asnlsr.metrics import (
+    METRICS,
+    domain_distances,
+    mean_psnr,
+    mmd,
+    pixels,
+    proxy_a_distance,
+    psnr,
+    spectral_angle,
+    tile_metrics,
+)
 from asnlsr.physics import log_scale, unscale
 
 
@@ -96,3 +108,156 @@ def test_scaling_has_its_constants_and_an_inverse():
     assert torch.allclose(unscale(z), x, rtol=1e-4)
     assert log_scale(torch.tensor([0.0, -1.0])).tolist() == [0, 0]
     assert np.allclose(log_scale(x.numpy()), z.numpy(), atol=1e-6)
+
+
+def cube(*spectrum):
+    """One pixel with this spectrum."""
+    return torch.tensor(spectrum, dtype=torch.float32)[None, :, None, None]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "degrees"),
+    [((1, 0), (0, 2), 90), ((1, 0), (3, 3), 45), ((1, 2), (-1, -2), 180), ((1, 2), (2, 4), 0)],
+)
+def test_angle_by_hand(a, b, degrees):
+    angle = math.degrees(spectral_angle(cube(*a), cube(*b)).item())
+    assert angle == pytest.approx(degrees, abs=1e-3)
+
+
+def test_small_angles_are_exact_where_arccos_is_not():
+    angle = spectral_angle(cube(1, 0), cube(1, 1e-5)).item()
+    assert angle == pytest.approx(1e-5, rel=1e-4)  # arccos in float32 gives 0
+    x = torch.rand(2, 30, 5, 5)
+    assert spectral_angle(x, x).max() == 0
+
+
+@pytest.mark.parametrize("b", [cube(1, 2), cube(0, 0)])
+def test_gradient_is_finite_at_identical_and_zero_spectra(b):
+    for start in (b.clone(), torch.zeros_like(b)):
+        a = start.requires_grad_()
+        spectral_angle(a, b).sum().backward()
+        assert torch.isfinite(a.grad).all()
+
+
+def normal(n, *mean, seed=0):
+    rows = np.random.default_rng(seed).standard_normal((n, len(mean))) + mean
+    return torch.from_numpy(rows)
+
+
+def plain_mmd(source, target):
+    """Equation 3 of Gretton et al. 2012, term by term."""
+    source, target = ([tuple(row) for row in part.tolist()] for part in (source, target))
+    joint = [*source, *target]
+    width = statistics.median(math.dist(x, y) for x, y in itertools.combinations(joint, 2))
+
+    def kernel(x, y):
+        return math.exp(-(math.dist(x, y) ** 2) / (2 * width**2))
+
+    within = sum(
+        statistics.fmean(kernel(x, y) for x, y in itertools.permutations(part, 2))
+        for part in (source, target)
+    )
+    across = statistics.fmean(kernel(x, y) for x in source for y in target)
+    return within - 2 * across
+
+
+def test_mmd_equals_the_double_loop():
+    source, target = normal(15, 0, 0, 0), normal(12, 1, 0, 0, seed=1)
+    assert float(mmd(source, target)) == pytest.approx(plain_mmd(source, target), rel=1e-9)
+
+
+def test_mmd_of_two_normal_distributions_has_its_closed_form():
+    """For N(0, 1) and N(d, 1), kernel width s: 2 s/√(s²+2) (1 - exp(-d²/(2 (s²+2))))."""
+    d = 1.5
+    source, target = normal(1500, 0), normal(1500, d, seed=1)
+    joint = torch.cat([source, target])[:, 0].numpy()
+    differences = np.abs(joint[:, None] - joint)[np.triu_indices(len(joint), 1)]
+    s2 = np.median(differences) ** 2
+    expected = 2 * math.sqrt(s2 / (s2 + 2)) * (1 - math.exp(-(d**2) / (2 * (s2 + 2))))
+    assert float(mmd(source, target)) == pytest.approx(expected, rel=0.1)
+
+
+def test_mmd_does_not_depend_on_scale_and_order():
+    source, target = normal(40, 0, 0), normal(30, 1, 0, seed=1)
+    assert float(mmd(7 * source, 7 * target)) == pytest.approx(float(mmd(source, target)))
+    assert float(mmd(target, source)) == pytest.approx(float(mmd(source, target)))
+
+
+def test_mmd_of_equal_distributions_averages_to_zero():
+    """It is unbiased: the mean over many draws lies within three of its standard errors of 0."""
+    draws = [float(mmd(normal(20, 0, seed=n), normal(20, 0, seed=n + 1000))) for n in range(200)]
+    assert abs(statistics.fmean(draws)) < 3 * statistics.stdev(draws) / math.sqrt(len(draws))
+
+
+@pytest.mark.parametrize(
+    ("apart", "sizes", "tolerance"),
+    [
+        (100, (50, 50, 50), 0),
+        (0, (4000, 4000, 4000), 0.1),  # 8,000 coin flips: a standard deviation of 0.022
+        (1, (4000, 4000, 4000), 0.06),
+        (1, (5000, 100, 2000), 0.15),  # always "source" would be right in 98 %, and tells nothing
+    ],
+)
+def test_proxy_a_distance_is_that_of_the_best_classifier(apart, sizes, tolerance):
+    """Unit normals at distance d: error Φ(-d/2) = erfc(d/√8)/2."""
+    source, target, test = sizes
+    train = normal(source, 0, 0), normal(target, apart, 0, seed=1)
+    held_out = normal(source, 0, 0, seed=2), normal(test, apart, 0, seed=3)
+    expected = 2 - 2 * math.erfc(apart / math.sqrt(8))
+    assert proxy_a_distance(train, held_out) == pytest.approx(expected, abs=tolerance)
+
+
+def test_pixels_keep_their_spectra_and_are_drawn_without_replacement():
+    maps = torch.arange(2 * 3 * 10 * 10.0).view(2, 3, 10, 10)
+    rows = pixels(maps)
+    assert rows.shape == (200, 3)
+    assert torch.equal(rows[100 + 2 * 10 + 3], maps[1, :, 2, 3])
+    drawn = pixels(maps, 150, seed=0)
+    assert len(set(map(tuple, drawn.tolist())) & set(map(tuple, rows.tolist()))) == 150
+    assert torch.equal(drawn, pixels(maps, 150, seed=0))
+    assert not torch.equal(drawn, pixels(maps, 150, seed=1))
+    assert len(pixels(maps, 1000)) == 200  # all there are
+
+
+def random_maps(seed, *shape):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_distances_of_domains_that_share_nothing_all_and_their_means():
+    """In two domains the same pixels are drawn: of equal ones each is taken for either as often."""
+    maps = random_maps(1, 40, 4, 8, 8)
+    nothing = domain_distances(maps, maps + 10)
+    assert nothing["pad_pixels"] == nothing["pad_tiles"] == 2
+    # Half of the pairs of pixels are 20 apart, so that the median distance and kernel know it.
+    assert nothing["mmd_pixels"] > 0.5
+    same = domain_distances(maps, maps.clone())
+    assert [same["pad_pixels"], same["pad_tiles"]] == pytest.approx([0, 0], abs=1e-9)
+    assert abs(same["mmd_pixels"]) < 0.01
+    spread = domain_distances(maps, 0.5 + 3 * (maps - 0.5))  # the same means within noise
+    assert spread["mmd_pixels"] > max(0.05, 5 * abs(same["mmd_pixels"]))
+
+
+def test_gradient_of_mmd_brings_features_closer():
+    generator = torch.Generator().manual_seed(0)
+    source = torch.rand(40, 16, generator=generator)
+    target = (0.5 + torch.rand(30, 16, generator=generator)).requires_grad_()
+    (gradient,) = torch.autograd.grad(mmd(source, target), target)
+    closer = target.detach() - 0.1 * gradient / gradient.norm()
+    assert (closer.mean(0) - source.mean(0)).norm() < (target.mean(0) - source.mean(0)).norm()
+
+
+def test_equal_features_have_no_discrepancy():
+    """As abundances are that collapsed; there is no distance to take the kernel's width from."""
+    same = torch.full((6, 4), 0.25, requires_grad=True)
+    loss = mmd(same, same)
+    loss.backward()
+    assert loss.item() == 0
+    assert not same.grad.any()
+
+
+def test_overlap_by_hand():
+    """The smaller of the mean abundances: 0.2 and 0.4 of (0.2, 0.8) and (0.6, 0.4)."""
+    noise = 1e-3 * random_maps(0, 2, 4, 2, 8, 8)  # nothing to classify otherwise
+    source, target = torch.tensor([[0.2, 0.8], [0.6, 0.4]])[:, None, :, None, None] + noise
+    assert domain_distances(source, target)["overlap"] == pytest.approx(0.6, abs=2e-3)
+    assert domain_distances(source, source)["overlap"] == pytest.approx(1, abs=2e-3)

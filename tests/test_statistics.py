@@ -1,30 +1,42 @@
-"""Statistics on cases whose answer is known: by hand, by combinatorics, by a normal sample."""
+"""Statistics and comparisons whose answer is known: by hand, combinatorics, a normal sample."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from asnlsr.results.statistics import compare_all, friedman, holm, paired_difference, scene_interval
+from asnlsr.results.evidence import Results
+from asnlsr.results.statistics import (
+    compare_all,
+    compared,
+    courses,
+    fallen,
+    holm,
+    late_gain,
+    over_scenes,
+    paired_difference,
+    peak_of,
+    scene_interval,
+    seed_words,
+    tile_gaps,
+    verdict,
+    with_settings,
+)
 
 
-def test_five_seeds_cannot_get_below_one_in_sixteen():
-    """Of 2^5 flips only all plus and all minus are as extreme as five equal signs."""
-    found = paired_difference([2.0, 3, 4, 5, 6], [1.0, 1, 1, 1, 1])
-    assert found.p == pytest.approx(2 / 32)
-    assert found.mean == 3
-    assert found.pairs == 5
-
-
-def test_ten_seeds_can():
-    found = paired_difference(np.arange(10) + 1.0, np.zeros(10))
-    assert found.p == pytest.approx(2 / 1024)
-
-
-def test_sign_flips_by_hand():
-    """Differences 3, 1, -1: their sum 3 is reached by six of eight flips."""
-    # 3+1-1 = 3, 3+1+1 = 5, 3-1+1 = 3 and their negatives reach it; 3-1-1 = 1 and -1 do not.
-    assert paired_difference([3.0, 1, -1], [0.0, 0, 0]).p == pytest.approx(6 / 8)
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [
+        ([1.0, 2, 3, 4, 5], 2 / 32),  # of 2^5 flips all plus and all minus are as extreme
+        (np.arange(10) + 1.0, 2 / 1024),
+        # 3+1-1 = 3, 3+1+1 = 5, 3-1+1 = 3 and their negatives reach it; 3-1-1 = 1 and -1 do not.
+        ([3.0, 1, -1], 6 / 8),
+    ],
+)
+def test_sign_flips_by_hand(differences, p):
+    found = paired_difference(np.add(differences, 1), np.ones(len(differences)))
+    assert (found.p, found.mean) == pytest.approx((p, np.mean(differences)))
+    assert found.pairs == len(differences)
 
 
 def test_constant_difference_has_an_interval_of_no_width():
@@ -47,49 +59,31 @@ def test_interval_covers_the_truth_as_often_as_theory_says():
     assert np.mean([one.low <= 0 <= one.high for one in found]) == pytest.approx(expected, abs=0.06)
 
 
-def test_scenes_and_not_tiles_are_the_unit():
-    """Tiles alike within each of 40 scenes: as if there were one tile per scene."""
-    of_scene = np.random.default_rng(1).standard_normal(40)
-    tiles = pd.DataFrame(
-        [(scene, tile, value) for scene, value in enumerate(of_scene) for tile in range(25)],
-        columns=["scene", "tile", "value"],
-    )
-    low, high = scene_interval(tiles)
-    half = 1.96 * of_scene.std(ddof=1) / np.sqrt(40)
-    assert (high - low) / 2 == pytest.approx(half, rel=0.1)
-    # As if all 1000 tiles were independent it would be five times narrower.
-    assert (high - low) / 2 > 4 * 1.96 * of_scene.std() / np.sqrt(1000)
+def half_interval(value_of, scenes, tiles, seeds=1):
+    """Half of the interval of a mean over tiles whose values are a function of the three."""
+    places = [(s, t, k) for s in range(scenes) for t in range(tiles) for k in range(seeds)]
+    rows = pd.DataFrame(places, columns=["scene", "tile", "seed"])
+    low, high = scene_interval(rows.assign(value=[value_of(*place) for place in places]))
+    return (high - low) / 2
 
 
-def test_tiles_add_their_own_spread():
-    """One scene: the interval is that of its tiles."""
-    values = np.random.default_rng(2).standard_normal(400)
-    low, high = scene_interval(pd.DataFrame({"scene": "a", "tile": range(400), "value": values}))
-    assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
+def test_scenes_tiles_and_seeds_add_their_own_spread():
+    """As many independent values as there are scenes, tiles of one scene, or seeds."""
+    values = np.random.default_rng(1).standard_normal(400)
 
+    def normal(n):
+        return pytest.approx(1.96 * values[:n].std() / np.sqrt(n), rel=0.1)
 
-def test_seeds_add_their_own_spread():
-    """A value of the seed alone: the interval is that of the seeds, whatever the tiles."""
-    of_seed = np.random.default_rng(4).standard_normal(50)
-    places = [(scene, tile) for scene in range(3) for tile in range(8)]
-    tiles = pd.DataFrame(
-        [(*place, seed, value) for place in places for seed, value in enumerate(of_seed)],
-        columns=["scene", "tile", "seed", "value"],
-    )
-    low, high = scene_interval(tiles)
-    assert (high - low) / 2 == pytest.approx(1.96 * of_seed.std() / np.sqrt(50), rel=0.1)
+    # If all 1000 tiles were independent, the first would be five times narrower.
+    assert half_interval(lambda scene, tile, seed: values[scene], 40, 25) == normal(40)
+    assert half_interval(lambda scene, tile, seed: values[tile], 1, 400) == normal(400)
+    assert half_interval(lambda scene, tile, seed: values[seed], 3, 8, 50) == normal(50)
 
 
 def test_holm_by_hand():
     """Sorted 0.01, 0.02, 0.04 times 3, 2, 1, never falling: 0.03, 0.04, 0.04."""
     assert holm([0.04, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
-
-
-def test_friedman_by_hand():
-    """Three models in the same order for four seeds: chi2 = 12/(4*3*4) (4²+8²+12²) - 3*4*4 = 8."""
-    table = pd.DataFrame([[1, 2, 3], [2, 4, 6], [0, 1, 9], [5, 6, 7]])
-    assert friedman(table) == pytest.approx(stats.chi2.sf(8, 2))
 
 
 def test_all_pairs_are_compared_on_the_seeds_that_both_have():
@@ -113,3 +107,132 @@ def test_a_family_of_pairs_is_corrected_for_its_own_number():
     assert found["mean"].to_list() == [1, 2]
     assert found["p"].to_list() == pytest.approx([2 / 64] * 2)
     assert found["p_holm"].to_list() == pytest.approx([6 / 64] * 2)
+
+
+TILES = [("park", "park/0/0", -0.5), ("park", "park/0/1", 0.5), ("street", "street/0/0", 0.0)]
+
+
+def rows(model, seed, psnr, setting="", recipe="warm"):
+    """Target rows of a run whose tiles lie around a mean, and a source row far off."""
+    keys = {"model": model, "seed": seed, "recipe": recipe, "setting": setting, "metric": "psnr"}
+    tiles = [
+        keys | {"domain": "swir2", "scene": scene, "tile": tile, "value": psnr + offset}
+        for scene, tile, offset in TILES
+    ]
+    return [*tiles, keys | {"domain": "swir1", "scene": "park", "tile": "park/0/0", "value": 99.0}]
+
+
+def table(*runs):
+    return pd.DataFrame([row for run in runs for row in run])
+
+
+def test_a_difference_is_taken_on_common_seeds_only():
+    metrics = table(*(rows("a", s, 30 + s) for s in range(6)), *(rows("b", s, 30) for s in (1, 3)))
+    found = compared(metrics, "psnr", "a", "b")
+    assert (found["mean"], found["pairs"]) == (pytest.approx(2), 2)  # (1 + 3) / 2
+    more = table(*(rows("c", s, 30 + (9 if s == 2 else 0)) for s in range(3)))
+    found_more = compared(pd.concat([metrics, more]), "psnr", "c", "a")
+    assert (found_more["mean"], found_more["median"]) == pytest.approx((2, 0))  # 0, -1 and 7
+    assert "p" not in found
+    assert found["metric"] == "PSNR (dB)"
+    assert compared(metrics, "psnr", "a", "absent") == {}
+    assert compared(metrics, "psnr", "a", "b", recipe="published") == {}
+
+
+def test_a_method_without_chance_is_compared_with_every_seed_and_recipe():
+    trained = [rows("a", s, 31, recipe="published") for s in range(5)]
+    metrics = table(rows("bicubic", 0, 30), *trained)
+    found = compared(metrics, "psnr", "a", "bicubic", recipe="published")
+    assert (found["mean"], found["pairs"]) == (pytest.approx(1), 5)
+    assert (found["low"], found["high"]) == pytest.approx((1, 1))
+    assert found["p"] == pytest.approx(2 / 2**5)
+
+
+def test_settings_become_models_of_their_own():
+    metrics = table(rows("a", 0, 30), rows("a", 0, 33, setting="skip=false"))
+    found = compared(with_settings(metrics), "psnr", "a_skip=false", "a")
+    assert found["mean"] == pytest.approx(3)
+
+
+def test_gaps_of_tiles_are_of_common_seeds():
+    """Those of every seed, to a method without chance."""
+    runs = [rows("a", 0, 31), rows("a", 1, 33), rows("bicubic", 0, 30)]
+    metrics = table(*runs, rows("b", 0, 30), rows("b", 1, 30), rows("b", 2, 90))
+    for other in ("b", "bicubic"):
+        gaps = tile_gaps(metrics, "psnr", "a", other)
+        assert gaps["tile"].tolist() == [tile for _, tile, _ in TILES for _ in range(2)]
+        assert gaps["value"].tolist() == pytest.approx([1, 3, 1, 3, 1, 3])
+
+
+def test_few_scenes_have_a_count_and_no_interval():
+    metrics = table(rows("a", 0, 31), rows("b", 0, 30))
+    metrics.loc[(metrics["model"] == "a") & (metrics["scene"] == "street"), "value"] -= 5
+    assert over_scenes(metrics, "psnr", "a", "b") == {"scenes +": "1 of 2"}
+    third = metrics[metrics["scene"] == "park"].assign(scene="lake", tile="lake/0/0")
+    found = over_scenes(pd.concat([metrics, third]), "psnr", "a", "b")
+    assert found["scenes +"] == "2 of 3"
+    # Of 27 draws of three scenes one is street alone (-4) and eight are without it (+1).
+    assert (found["scenes low"], found["scenes high"]) == pytest.approx((-4, 1))
+
+
+def test_peak_follows_from_error_and_psnr():
+    """An error of a tenth of the peak is 20 dB."""
+    keys = {"model": "a", "seed": 0, "domain": "swir2", "tile": "park/0/0"}
+    values = {"psnr": 20.0, "rmse": 0.05}
+    found = peak_of(pd.DataFrame([keys | {"metric": m, "value": v} for m, v in values.items()]))
+    assert found == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "low", "high", "p", "words"),
+    [
+        (4, None, None, None, "too few"),
+        (5, 0.1, 0.3, 0.0625, "too few"),
+        (10, 0.1, 0.3, 0.002, "a gain"),
+        (10, -0.1, 0.3, 0.002, "nothing"),
+        (10, 0.1, 0.3, 0.06, "nothing"),
+    ],
+)
+def test_a_verdict_needs_pairs_an_interval_and_a_small_p(pairs, low, high, p, words):
+    interval, judged = verdict({"mean": 0.2, "pairs": pairs, "low": low, "high": high, "p": p})
+    assert judged.startswith(words)
+    assert interval.startswith("95 %" if pairs >= 5 else "an interval needs 5")
+    if words == "a gain":
+        assert (
+            verdict({"mean": -0.2, "pairs": 10, "low": -0.3, "high": -0.1, "p": p})[1] == "a loss"
+        )
+
+
+def test_seeds_in_words():
+    assert seed_words([4, 0, 2, 1, 2]) == "0-2, 4"
+    assert seed_words([7]) == "7"
+
+
+def test_late_gain_of_a_ramp_that_stops():
+    curve = pd.Series([0.0, 1, 2, 3, 4, 5, 6, 7, 8, 8])
+    assert late_gain(curve) == pytest.approx((8 + 8) / 2 - (6 + 7) / 2)
+    assert np.isnan(late_gain(pd.Series([30.0])))
+
+
+def test_courses_and_falls_leave_out_oracles():
+    """From 30 up to 33 and down by 1.5 dB or 0.5 dB, and up again; oracles look at the truth."""
+    far, near = [30, 33, 31.5, 34], [30, 33, 32.5, 34]
+    runs = {
+        "far": ("asnlsr", "", far),
+        "near": ("asnlsr", "", near),
+        "oracle": ("bandwise-oracle", "", far),
+        "setting": ("asnlsr", "skip=false", far),
+    }
+    history = pd.DataFrame(
+        [(run, how, value) for run, (_, how, values) in runs.items() for value in values],
+        columns=["run", "setting", "val_psnr"],
+    )
+    keys = {"protocol": "blind", "recipe": "warm", "seed": 3}
+    kept = {run: keys | {"model": model} for run, (model, _, _) in runs.items()}
+    results = Results(metrics=pd.DataFrame(), history=history, runs=kept, missing=[])
+    assert fallen(results) == ["far", "setting"]
+    found = courses(results)
+    assert found["run"].tolist() == ["far"] * 4 + ["near"] * 4
+    assert found[["model", "protocol", "seed"]].drop_duplicates().values.tolist() == [
+        ["asnlsr", "blind", 3]
+    ]

@@ -52,17 +52,25 @@ def test_best_is_marked_with_what_cannot_be_told_from_it():
     assert marks["asnlsr", "warm"] == "★"
     assert marks["snlsr-unmix", "warm"] == "≈"
     assert marks["bicubic", "warm"] == ""
+    rows = metrics(**TEN)
+    text = formatted(results_table(rows), marked_best(rows)).set_index("model")["PSNR (dB) ↑"]
+    assert text["A-SNLSR"].endswith("★")
+    assert text["bicubic"] == "30.00"
 
 
-def test_one_seed_allows_no_mark_but_the_best():
-    marks = marked_best(metrics(bicubic=[30.0], asnlsr=[31.0]))["psnr"]
-    assert marks.tolist() == ["★", "?"]
-
-
-def test_four_seeds_allow_no_mark_but_the_best():
-    """All four differences are 1: the interval would say that bicubic is worse."""
-    marks = marked_best(metrics(bicubic=[30.0], asnlsr=[31.0, 31.1, 30.9, 31.0]))["psnr"]
-    assert marks.tolist() == ["★", "?"]
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"bicubic": [30.0], "asnlsr": [31.0]}, ["★", "?"]),
+        # all four differences are 1: the interval would say that bicubic is worse
+        ({"bicubic": [30.0], "asnlsr": [31.0, 31.1, 30.9, 31.0]}, ["★", "?"]),
+        # one value stands in every row of the seeds of others, which says nothing of them
+        ({"bicubic": [31.0], "linear": [32.0], "asnlsr": [30.1, 30.2, 30, 30.1, 30.2]},
+         ["", "?", "★"]),
+    ],
+)  # fmt: skip
+def test_few_values_allow_no_mark_but_the_best(values, expected):
+    assert marked_best(metrics(**values))["psnr"].sort_index().tolist() == expected
 
 
 def test_recipe_stands_beside_what_is_trained():
@@ -70,15 +78,6 @@ def test_recipe_stands_beside_what_is_trained():
     both = pd.concat([rows, rows[rows["model"] == "asnlsr"].assign(recipe="published")])
     names = formatted(results_table(both))["model"].tolist()
     assert {"bicubic", "A-SNLSR (warm)", "A-SNLSR (published)"} <= set(names)
-
-
-def test_two_methods_without_chance_allow_no_mark_but_the_best():
-    """Their one value stands in every row of the seeds of others, which says nothing of them."""
-    rows = metrics(bicubic=[31.0], linear=[32.0], asnlsr=[30.1, 30.2, 30.0, 30.1, 30.2])
-    marks = marked_best(rows)["psnr"]
-    assert marks["bicubic", "warm"] == "?"
-    assert marks["linear", "warm"] == "★"
-    assert marks["asnlsr", "warm"] == ""
 
 
 def test_oracle_is_not_the_best_however_good():
@@ -93,13 +92,6 @@ def test_low_is_best_where_low_is_good():
     rows = metrics(bicubic=[30.0], asnlsr=[31.0])
     rows.loc[(rows["metric"] == "rmse") & (rows["model"] == "bicubic"), "value"] = 0.5
     assert marked_best(rows).loc[("bicubic", "warm"), "rmse"] == "★"
-
-
-def test_marks_stand_in_the_text():
-    rows = metrics(**TEN)
-    text = formatted(results_table(rows), marked_best(rows)).set_index("model")["PSNR (dB) ↑"]
-    assert text["A-SNLSR"].endswith("★")
-    assert text["bicubic"] == "30.00"
 
 
 def test_page_of_a_table_carries_its_files_and_asks_nobody():

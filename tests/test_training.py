@@ -1,170 +1,273 @@
 """Training runs: reproducible, resumable, and honest about what they saw."""
 
 import json
+import logging
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-import xarray as xr
 from safetensors.torch import load_file
 
-from asnlsr.config import AT_ONCE, PRECISIONS, training_config
-from asnlsr.models.registry import build
+import asnlsr.models
+from asnlsr.models.registry import MODELS, ModelSpec, build
 from asnlsr.results.evaluate import KEYS, evaluate
+from asnlsr.results.statistics import AT_ONCE
 from asnlsr.results.tables import render, results_table
+from asnlsr.tiles.store import Pairs, TileSet, open_tiles
 from asnlsr.training.folder import load_run
+from asnlsr.training.module import SuperResolutionTraining
 from asnlsr.training.run import train
-from asnlsr.training.warmup import (
-    far_apart,
-    start_contrast,
-    start_stages,
-    start_super_resolution,
-    start_unmixing,
-    whitening,
-)
-
-SHORT = {"steps": 4, "warmup_steps": 4, "log_every": 2, "batch": 2}
+from tests import smoke_weights
+from tests.smoke_weights import short_experiment, short_training
 
 
 @pytest.fixture(scope="module")
-def run(tiny_tiles, tiny_split, tmp_path_factory):
-    """Train a network for a few steps in a folder of its own."""
+def run(tiny_set, tmp_path_factory):
+    """Train for a few steps; the same run of the same tiles only once, so leave it as it is."""
+    made = {}
 
-    def make(model, name="", overrides=SHORT, tiles=tiny_tiles, **settings):
-        out = tmp_path_factory.mktemp(f"{model}{name}") / "run"
-        return train(
-            model,
-            tiles,
-            tiny_split,
-            out,
-            preset="smoke",
-            overrides=overrides,
-            progress=False,
-            **settings,
-        )
+    def make(model, tiles=tiny_set, *, anew=False, **others):
+        key = (short_experiment(model, **others).name, tiles.folder)
+        if anew or key not in made:
+            folder = tmp_path_factory.mktemp(model) / "run"
+            made[key] = short_training(model, tiles, folder, **others)
+        return made[key]
 
     return make
 
 
-@pytest.fixture(scope="module")
-def finished(run):
-    """One finished run of A-SNLSR."""
-    return run("asnlsr")
+@pytest.fixture
+def mine(run, tmp_path):
+    """Return a finished run of A-SNLSR to change."""
+    return shutil.copytree(run("asnlsr"), tmp_path / "mine")
 
 
 def weights(folder):
     return load_file(folder / "weights.safetensors")
 
 
+def history(folder):
+    return pd.read_csv(folder / "history.csv")
+
+
+def no_step(*_):
+    raise RuntimeError("a training step")
+
+
 def assert_same_weights(a, b):
+    a, b = (weights(part) if isinstance(part, Path) else part for part in (a, b))
     assert set(a) == set(b)
-    different = [name for name in a if not torch.equal(a[name], b[name])]
-    assert different == []
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
 
-def test_same_seed_same_weights(run, finished):
-    assert_same_weights(weights(run("asnlsr")), weights(finished))
+def fresh(model):
+    """Return the weights with which a run of seed 0 begins, before the start of recipe `warm`."""
+    torch.manual_seed(0)
+    return dict(build(model).named_parameters())
 
 
-def test_another_seed_other_weights(run, finished):
+@pytest.mark.parametrize("model", smoke_weights.NETWORKS)
+def test_weights_are_those_of_this_training_version(run, model):
+    """Another machine rounds otherwise, which Adam makes a step of where a gradient is zero."""
+    expected = np.load(smoke_weights.FILE)[model]
+    found = smoke_weights.some_weights(run(model))
+    assert found.shape == expected.shape
+    apart = np.abs(found - expected)
+    assert (apart <= 1e-5).mean() >= 0.99, smoke_weights.__doc__
+    assert apart.max() <= 5e-3, smoke_weights.__doc__
+
+
+def test_same_seed_same_weights_and_nothing_else_is_touched(run):
+    """Generators, threads and loggers of the caller are as they were."""
+
+    def state():
+        loggers = map(logging.getLogger, logging.root.manager.loggerDict)
+        generators = torch.get_rng_state().tolist(), str(np.random.get_state()), random.getstate()  # noqa: NPY002
+        return [*generators, torch.get_num_threads(), {one.name: one.level for one in loggers}]
+
+    first, before = run("asnlsr"), state()
+    assert_same_weights(run("asnlsr", anew=True), first)
+    assert state() == before
     other = weights(run("asnlsr", seed=1))
-    assert not torch.equal(other["sr.head.weight"], weights(finished)["sr.head.weight"])
+    assert not torch.equal(other["sr.head.weight"], weights(first)["sr.head.weight"])
+
+
+def test_failed_training_leaves_loggers_as_they_were(run, monkeypatch):
+    told = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    monkeypatch.setattr(told, "level", logging.INFO)
+    monkeypatch.setattr(SuperResolutionTraining, "training_step", no_step)
+    with pytest.raises(RuntimeError, match="a training step"):
+        run("esrt", anew=True)
+    assert told.level == logging.INFO
 
 
 def test_lambda_zero_equals_unmixing_step_for_step(run):
     """Without a gradient from the discriminator only the discriminator itself differs."""
-    plain, adversarial = run("snlsr-unmix"), run("asnlsr", overrides=SHORT | {"reversal": 0.0})
-    shared = weights(plain)
+    plain, adversarial = run("snlsr-unmix"), run("asnlsr", settings={"reversal": 0.0})
     reached = {k: v for k, v in weights(adversarial).items() if not k.startswith("discriminator")}
-    assert_same_weights(shared, reached)
-    columns = ["loss_sr", "loss_unmix", "abundance_std"]
-    curves = [pd.read_csv(folder / "history.csv")[columns] for folder in (plain, adversarial)]
+    assert_same_weights(plain, reached)
+    columns = ["loss_sr", "loss_unmix", "abundance_std", "overlap"]
+    curves = [history(folder)[columns] for folder in (plain, adversarial)]
     pd.testing.assert_frame_equal(*curves, check_exact=True)
-
-
-def test_lambda_reaches_the_training(run, finished):
-    strong = run("asnlsr", overrides=SHORT | {"reversal": 50.0})
     name = "encoder.layers.0.weight"
-    assert not torch.equal(weights(strong)[name], weights(finished)[name])
+    assert not torch.equal(weights(run("asnlsr"))[name], weights(plain)[name])
+
+
+def test_bandwise_trains_on_few_bands(run):
+    few, every = (weights(run("bandwise", settings={"bands": bands})) for bands in (4, 30))
+    assert_same_weights(few, run("bandwise"))
+    assert not torch.equal(few["guide.weight"], every["guide.weight"])
 
 
 def test_frozen_control_keeps_encoder_and_endmembers(run):
-    start = dict(build_like_run("snlsr-frozen").named_parameters())
-    end = weights(run("snlsr-frozen", overrides=SHORT | {"warmup_steps": 0}))
+    start, end = fresh("snlsr-frozen"), weights(run("snlsr-frozen"))
     for name, value in end.items():
-        same = torch.equal(start[name], value)
-        assert same == name.startswith(("encoder", "decoder")), name
+        assert torch.equal(start[name], value) == name.startswith(("encoder", "decoder")), name
 
 
-@pytest.mark.parametrize("model", ["rcam", "esrt", "srformer"])
+@pytest.mark.parametrize("model", ["rcam", "esrt", "srformer", "bandwise"])
 def test_single_image_networks_train(run, model):
     """In recipe warm too they have no warm-up; RCAM learns from both sizes."""
-    folder = run(model, overrides={"steps": 2, "log_every": 2, "batch": 2})
-    history = pd.read_csv(folder / "history.csv")
+    folder = run(model)
     losses = {"loss_sr"} | ({"loss_half"} if model == "rcam" else set())
-    assert {name for name in history if name.startswith("loss")} == losses
-    assert history["step"].tolist() == [2]
-    start = build_like_run(model)
-    moved = [n for n, p in start.named_parameters() if not torch.equal(p, weights(folder)[n])]
-    assert len(moved) > 0.9 * len(list(start.parameters()))
+    assert {name for name in history(folder) if name.startswith("loss")} == losses
+    assert history(folder)["step"].tolist() == [2, 4]
+    start, end = fresh(model), weights(folder)
+    moved = [name for name, value in start.items() if not torch.equal(value, end[name])]
+    assert len(moved) > 0.9 * len(start)
     assert load_run(folder)[1]["config"]["warmup_steps"] == 0
-
-
-def test_bandwise_trains_on_few_bands_and_gives_all(run, tiny_tiles, tiny_split):
-    overrides = {"steps": 4, "log_every": 2, "batch": 2}
-    few, same, every = (
-        run("bandwise", overrides=overrides | {"bands": bands}) for bands in (4, 4, 30)
-    )
-    assert_same_weights(weights(few), weights(same))
-    assert not torch.equal(weights(few)["guide.weight"], weights(every)["guide.weight"])
-    start = build_like_run("bandwise").named_parameters()
-    still = [name for name, p in start if torch.equal(p, weights(few)[name])]
-    assert still == []
-    metrics = evaluate([few], tiny_tiles, tiny_split, progress=False)
-    assert metrics["value"].notna().all()
 
 
 @pytest.mark.parametrize("model", ["snlsr-coral", "snlsr-mmd"])
 def test_alignment_controls_differ_from_unmixing_alone(run, model):
     """From the first step with super-resolution on; the warm-up is the same."""
-    history, plain = (pd.read_csv(run(m) / "history.csv") for m in (model, "snlsr-unmix"))
-    assert history["loss_align"].isna().tolist() == [True, True, False, False]
-    unmix = "loss_unmix"
-    assert (history[unmix] == plain[unmix]).tolist() == [True, True, False, False]
+    aligned, plain = history(run(model)), history(run("snlsr-unmix"))
+    assert aligned["loss_align"].isna().tolist() == [True, True, False, False]
+    assert aligned["loss_unmix"].eq(plain["loss_unmix"]).tolist() == [True, True, False, False]
 
 
-@pytest.mark.parametrize("model", ["asnlsr-dense", "asnlsr-conv1d"])
-def test_pixel_discriminators_train(run, model):
-    history = pd.read_csv(run(model) / "history.csv")
-    assert np.isfinite(history["loss_domain"].iloc[-1])
-    assert 0 <= history["domain_accuracy"].iloc[-1] <= 1
+# What a run is, and when it is made again
 
 
-def build_like_run(model, seed=0):
-    torch.manual_seed(seed)
-    return build(model)
+def again(folder, tiles, **others):
+    """Ask for a run that is there; return whether it was written anew."""
+    written = (folder / "run.json").stat().st_mtime_ns
+    short_training("asnlsr", tiles, folder, **others)
+    return (folder / "run.json").stat().st_mtime_ns > written
 
 
-def test_killed_run_resumes_to_the_same_weights(tiny_tiles, tiny_split, tmp_path):
-    """SIGKILL after the first checkpoint, then the same call again."""
-    overrides = {"steps": 30, "warmup_steps": 4, "log_every": 2, "batch": 2}
+def test_run_folder_tells_what_it_is(run, tiny_set):
+    folder = run("asnlsr")
+    record = json.loads((folder / "run.json").read_text())
+    assert record["name"] == short_experiment("asnlsr").name
+    assert record["parameters"] == 1_174_824
+    assert record["config"]["steps"] == 4
+    assert record["minutes"] > 0
+    assert {"torch", "asnlsr"} <= set(record["versions"])
+    assert record["pixels_sha256"] == tiny_set.pixels_sha256
+    table = history(folder)
+    assert table["step"].tolist() == [2, 4, 6, 8]
+    assert table["loss_sr"].isna().tolist() == [True, True, False, False]
+    assert set(table["run"]) == {record["name"]}
+    assert set(table["setting"]) == {record["setting"]}
+    assert table["overlap"].dropna().between(0, 1).tolist() == [True, True]
+    assert "overlap" not in history(run("snlsr"))
+    network, _ = load_run(folder)
+    assert not network.training
+    assert_same_weights(dict(network.state_dict()), folder)
+
+
+def test_finished_run_returns_at_once_unless_the_version_is_raised(mine, tiny_set, monkeypatch):
+    assert not again(mine, tiny_set)
+    with pytest.raises(ValueError, match=r"another seed \(asnlsr, seed 0\); remove it"):
+        again(mine, tiny_set, seed=1)
+    monkeypatch.setattr("asnlsr.training.folder.TRAINING_VERSION", 10_000)
+    assert again(mine, tiny_set)
+    assert json.loads((mine / "run.json").read_text())["training_version"] == 10_000
+
+
+def test_mended_comment_retrains_nothing(mine, tiny_set, tmp_path):
+    """Every source file is another, in a copy of the package that runs in its own process."""
+    package = Path(asnlsr.models.__file__).parents[1]
+    shutil.copytree(package, tmp_path / "copy/asnlsr")
+    for source in (tmp_path / "copy").rglob("*.py"):
+        source.write_text(source.read_text() + "# mended\n")
+    shutil.copytree(Path(__file__).parent, tmp_path / "copy/tests")
     code = (
-        "import sys, json; from asnlsr.training.run import train; tiles, split, out = sys.argv[1:4];"
-        "train('asnlsr', tiles, split, out, preset='smoke', overrides=json.loads(sys.argv[4]),"
-        " progress=False)"
+        "import sys; from pathlib import Path; from tests.test_training import *;"
+        "tiles, split, out = map(Path, sys.argv[1:]);"
+        "print(asnlsr.models.__file__, again(out, TileSet(tiles, split)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, tiny_set.folder, tiny_set.split, mine],
+        cwd=tmp_path / "copy", capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == [f"{tmp_path}/copy/asnlsr/models/__init__.py", "False"]
+
+
+def test_moved_run_and_tiles_retrain_nothing(mine, tiny_set, tmp_path):
+    tiles = shutil.copytree(tiny_set.folder, tmp_path / "elsewhere/tiles")
+    split = shutil.copy(tiny_set.split, tmp_path / "elsewhere/roles.json")
+    moved = shutil.move(mine, tmp_path / "elsewhere/run")
+    assert not again(moved, TileSet(tiles, Path(split)))
+
+
+def changed_tiles(tiles, out, domain, change):
+    """Write tiles of which `change` has changed one domain."""
+    for name in ("swir1", "swir2"):
+        store = open_tiles(tiles, name).load()
+        if name == domain:
+            change(store)
+        store.drop_encoding().to_zarr(out / f"{name}.zarr", zarr_format=2, consolidated=False)
+    return out
+
+
+def test_one_changed_pixel_retrains_what_used_it(mine, run, tiny_set, tmp_path):
+    def change(store):
+        store["lr"][{"tile": 0, "band": 3, "y_lr": 5, "x_lr": 6}] *= 1.5
+
+    tiles = TileSet(
+        changed_tiles(tiny_set.folder, tmp_path / "tiles", "swir1", change), tiny_set.split
+    )
+    assert again(mine, tiles)
+    assert_same_weights(mine, run("asnlsr", tiles))  # as made from nothing, without a checkpoint
+    assert not again(mine, tiles)
+
+
+def test_complete_checkpoint_is_finished_without_a_step(mine, run, tiny_set, monkeypatch):
+    """As Snakemake does, which removes what a rule makes before it makes it again."""
+    for name in ("run.json", "weights.safetensors", "history.csv"):
+        (mine / name).unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(SuperResolutionTraining, "training_step", no_step)
+        short_training("asnlsr", tiny_set, mine)
+    assert_same_weights(mine, run("asnlsr"))
+    pd.testing.assert_frame_equal(history(mine), history(run("asnlsr")), check_exact=True)
+    assert (mine / "run.json").exists()
+
+
+def test_killed_run_resumes_to_the_same_weights(tiny_set, tmp_path):
+    """SIGKILL after the first checkpoint, then the same call again."""
+    code = (
+        "import sys; from pathlib import Path; from tests.test_training import *;"
+        "tiles, split, out = map(Path, sys.argv[1:]);"
+        "short_training('asnlsr', TileSet(tiles, split), out, settings={'steps': 30})"
     )
 
     def start(out):
-        arguments = [str(tiny_tiles), str(tiny_split), str(out), json.dumps(overrides)]
+        arguments = [tiny_set.folder, tiny_set.split, out]
         return subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, *arguments])
 
-    killed = tmp_path / "killed"
+    killed, unbroken = tmp_path / "killed", tmp_path / "unbroken"
     process = start(killed)
     deadline = time.monotonic() + 120
     while not (killed / "last.ckpt").exists():
@@ -175,98 +278,89 @@ def test_killed_run_resumes_to_the_same_weights(tiny_tiles, tiny_split, tmp_path
     process.wait()
     assert not (killed / "run.json").exists()
     assert start(killed).wait() == 0
-    assert start(tmp_path / "unbroken").wait() == 0
-    assert_same_weights(weights(killed), weights(tmp_path / "unbroken"))
-    histories = [pd.read_csv(folder / "history.csv") for folder in (killed, tmp_path / "unbroken")]
-    pd.testing.assert_frame_equal(*histories, check_exact=True)
+    assert start(unbroken).wait() == 0
+    assert_same_weights(killed, unbroken)
+    pd.testing.assert_frame_equal(history(killed), history(unbroken), check_exact=True)
 
 
-def test_finished_run_returns_at_once_and_is_made_again_by_other_code_alone(
-    run, finished, tiny_tiles, tiny_split, monkeypatch
-):
-    written = (finished / "run.json").stat().st_mtime_ns
-
-    def again(seed):
-        train(
-            "asnlsr", tiny_tiles, tiny_split, finished, preset="smoke", overrides=SHORT, seed=seed,
-            progress=False,
-        )  # fmt: skip
-        return (finished / "run.json").stat().st_mtime_ns
-
-    assert again(0) == written
-    with pytest.raises(ValueError, match=r"another seed \(asnlsr, seed 0\); remove it"):
-        again(1)
-    with monkeypatch.context() as patch:
-        patch.setattr("asnlsr.training.folder._code_hash", lambda: "0" * 64)
-        assert again(0) > written
-    again(0)
+def test_folder_without_a_run_is_named(tmp_path, tiny_set):
+    with pytest.raises(FileNotFoundError, match="no finished run"):
+        load_run(tmp_path)
+    (tmp_path / "letter.txt").touch()
+    with pytest.raises(ValueError, match=r"no run but letter\.txt"):
+        short_training("linear", tiny_set, tmp_path)
 
 
-def test_run_folder_tells_what_it_is(finished):
-    record = json.loads((finished / "run.json").read_text())
-    assert record["model"] == "asnlsr"
-    assert record["parameters"] == 1_174_824
-    assert record["config"]["steps"] == 4
-    assert record["minutes"] > 0
-    assert {"torch", "asnlsr"} <= set(record["versions"])
-    assert len(record["tiles_sha256"]) == len(record["split_sha256"]) == 64
-    history = pd.read_csv(finished / "history.csv")
-    assert history["step"].tolist() == [2, 4, 6, 8]
-    assert history["loss_sr"].isna().tolist() == [True, True, False, False]
+# What a run may look at
 
 
 @pytest.fixture(scope="module")
-def poisoned(tiny_tiles, tmp_path_factory):
+def poisoned(tiny_set, tmp_path_factory):
     """Return the tiny tiles with NaN in place of every target high-resolution value."""
+
+    def poison(store):
+        store["hr"][:] = np.nan
+
     folder = tmp_path_factory.mktemp("poisoned")
-    for domain in ("swir1", "swir2"):
-        store = xr.open_zarr(tiny_tiles / f"{domain}.zarr", consolidated=False).load()
-        if domain == "swir2":
-            store["hr"][:] = np.nan
-        store.to_zarr(folder / f"{domain}.zarr", zarr_format=2, consolidated=False)
-    return folder
+    return TileSet(changed_tiles(tiny_set.folder, folder, "swir2", poison), tiny_set.split)
 
 
 @pytest.mark.parametrize("protocol", ["blind", "as-released"])
 @pytest.mark.parametrize("model", AT_ONCE[1:])  # bicubic has nothing to choose
 def test_methods_without_steps_never_look_at_target_truth(run, poisoned, model, protocol):
-    clean, dirty = (run(model, protocol=protocol, **tiles) for tiles in ({}, {"tiles": poisoned}))
-    assert_same_weights(weights(clean), weights(dirty))
+    assert_same_weights(run(model, protocol=protocol), run(model, poisoned, protocol=protocol))
 
 
-@pytest.mark.parametrize("settings", [{}, {"internal": 1.0}, {"halved": 1.0}, {"deblur": 1}])
-def test_bandwise_reads_no_target_truth_and_its_oracle_nothing_else(run, poisoned, settings):
-    overrides = {"steps": 2, "log_every": 2, "batch": 2} | settings
-    clean, dirty = (run("bandwise", overrides=overrides, **t) for t in ({}, {"tiles": poisoned}))
-    assert_same_weights(weights(clean), weights(dirty))
-    oracle = run("bandwise-oracle", overrides=overrides, tiles=poisoned)
-    for folder, poison in ((dirty, False), (oracle, "internal" not in settings)):
-        assert pd.read_csv(folder / "history.csv")["loss_sr"].isna().all() == poison
+@pytest.mark.parametrize("deblur", [0, 1])
+def test_bandwise_reads_no_target_truth_and_its_oracle_nothing_else(run, poisoned, deblur):
+    settings = {"settings": {"deblur": deblur}}
+    clean, dirty = run("bandwise", **settings), run("bandwise", poisoned, **settings)
+    assert_same_weights(clean, dirty)
+    oracle = run("bandwise-oracle", poisoned, **settings)
+    for folder, poison in ((dirty, False), (oracle, True)):
+        assert history(folder)["loss_sr"].isna().all() == poison
 
 
 @pytest.mark.parametrize("protocol", ["blind", "as-released"])
-def test_only_as_released_looks_at_target_truth(run, poisoned, protocol):
-    """Blind runs end with the same weights whatever the target truth is."""
-    clean, dirty = (
-        run("asnlsr", protocol=protocol),
-        run("asnlsr", tiles=poisoned, protocol=protocol),
-    )
-    val = pd.read_csv(dirty / "history.csv")["val_ssim"].dropna()
+def test_only_as_released_looks_at_target_truth(run, poisoned, protocol, monkeypatch):
+    """That of its validation tiles. Blind runs end the same whatever the target truth is."""
+    read, seen = Pairs._z, set()
+
+    def spy(pairs, field):
+        seen.update((pairs._store.attrs["domain"], field, tile) for tile in pairs.ids)
+        return read(pairs, field)
+
+    clean = run("asnlsr", protocol=protocol)
+    monkeypatch.setattr(Pairs, "_z", spy)
+    dirty = run("asnlsr", poisoned, protocol=protocol, anew=True)
+    val = history(dirty)["val_ssim"].dropna()
+    truth = {tile for domain, field, tile in seen if (domain, field) == ("swir2", "hr")}
     if protocol == "blind":
-        assert_same_weights(weights(clean), weights(dirty))
+        assert_same_weights(clean, dirty)
         assert len(val) == 2
+        assert truth == set()
     else:
         assert val.empty  # its validation is the target truth, all NaN here
+        assert truth == set(poisoned.roles["val"])
+    assert not {tile for _, _, tile in seen} & set(poisoned.roles["test"])
 
 
-def test_evaluation_measures_both_domains_and_makes_a_table(run, finished, tiny_tiles, tiny_split):
-    bicubic = run("bicubic")
-    metrics = evaluate([bicubic, finished], tiny_tiles, tiny_split, progress=False)
+# From runs to a table
+
+
+def test_evaluation_measures_both_domains_and_makes_a_table(run, tiny_set):
+    runs = [run(model) for model in ("bicubic", "bandwise", "asnlsr")]
+    metrics = evaluate(runs, tiny_set, progress=False)
     assert list(metrics.columns) == [*KEYS, "metric", "value"]
+    assert metrics["run"].unique().tolist() == [load_run(folder)[1]["name"] for folder in runs]
     tiles = metrics[metrics["metric"] == "psnr"]
-    assert len(tiles) == 2 * 2 * 2  # models, domains, tiles of the one test scene
+    assert len(tiles) == 3 * 2 * 2  # models, domains, tiles of the one test scene
     assert metrics["value"].notna().all()
-    table = results_table(metrics)
+    both = metrics[metrics["domain"] == "both"].set_index("metric")["value"]
+    assert set(metrics.loc[metrics["domain"] == "both", "model"]) == {"asnlsr"}
+    assert both[["pad_pixels", "pad_tiles"]].between(-2, 2).all()
+    assert 0 <= both["overlap"] <= 1
+    table = results_table(metrics.assign(setting=""))
     expected = tiles[(tiles["model"] == "bicubic") & (tiles["domain"] == "swir2")]["value"].mean()
     assert table.loc[("bicubic", "warm"), ("psnr", "mean")] == pytest.approx(expected)
     text = render(table)
@@ -275,170 +369,90 @@ def test_evaluation_measures_both_domains_and_makes_a_table(run, finished, tiny_
     assert "\\begin{tabular}" in render(table, "latex")
 
 
-def test_evaluation_warns_of_a_split_that_is_not_the_run_s(
-    finished, tiny_tiles, tiny_split, tmp_path
+def test_evaluation_warns_of_a_split_or_pixels_that_are_not_the_run_s(
+    run, tiny_set, poisoned, tmp_path
 ):
-    (tmp_path / "other.json").write_text(tiny_split.read_text() + "\n")
+    (tmp_path / "other.json").write_text(tiny_set.split.read_text() + "\n")
     with pytest.warns(UserWarning, match=r"another split than .*other\.json"):
-        evaluate([finished], tiny_tiles, tmp_path / "other.json", progress=False)
+        evaluate(
+            [run("bicubic")], TileSet(tiny_set.folder, tmp_path / "other.json"), progress=False
+        )
+    with pytest.warns(UserWarning, match="another set of tiles than"):
+        evaluate([run("bicubic")], poisoned, progress=False)
+    with pytest.warns(UserWarning, match="2 tiles of source_train are for training too"):
+        evaluate([run("bicubic")], tiny_set, "source_train", progress=False)
 
 
-def test_history_and_evaluation_say_how_far_the_domains_are_apart(run, finished):
-    """Only where a network unmixes target tiles; the last row belongs to the last weights."""
-    history = pd.read_csv(finished / "history.csv")
-    assert history["pad_pixels"].dropna().between(-2, 2).all()
-    assert history["mmd_tiles"].notna().any()
-    assert "pad_pixels" not in pd.read_csv(run("snlsr") / "history.csv")
+TOY = '''
+"""Two convolutions."""
+
+from torch import nn
+from asnlsr.models.layers import SuperResolution, enlarge
 
 
-def test_table_takes_means_over_tiles_then_spread_over_seeds():
-    rows = [
-        dict(zip(KEYS, ["asnlsr", seed, "demo", "blind", "warm", "swir2", "a", tile], strict=True))
-        | {"metric": "psnr", "value": value}
-        for seed, tile, value in [(0, "x", 30), (0, "y", 32), (1, "x", 33), (1, "y", 33)]
-    ]
-    cell = results_table(pd.DataFrame(rows)).loc[("asnlsr", "warm"), "psnr"]
-    assert cell["mean"] == 32  # of 31 and 33
-    assert cell["std"] == pytest.approx(2**0.5)
-    assert cell["seeds"] == 2
+class Toy(nn.Sequential):
+    def __init__(self, bands=30, scale=4, skip=True):
+        super().__init__(nn.Conv2d(bands, 8, 3, padding=1), nn.Conv2d(8, bands, 3, padding=1))
+        self.scale, self.skip = scale, skip
+
+    def forward(self, x):
+        large = enlarge(x, self.scale)
+        return SuperResolution(sr=super().forward(large) + (large if self.skip else 0))
+'''
 
 
-def test_loaded_run_is_the_trained_network(finished):
-    network, record = load_run(finished)
-    assert not network.training
-    assert record["seed"] == 0
-    assert_same_weights(dict(network.state_dict()), weights(finished))
+def test_network_that_is_added_is_a_row_of_the_table(run, tiny_set, tmp_path, monkeypatch):
+    """By a file in `asnlsr/models` and one line in the registry, as CONTRIBUTING says."""
+    (tmp_path / "toy.py").write_text(TOY)
+    monkeypatch.setattr(asnlsr.models, "__path__", [*asnlsr.models.__path__, str(tmp_path)])
+    monkeypatch.setitem(MODELS, "toy", ModelSpec("toy.Toy", "two layers"))
+    trained = run("toy", settings={"skip": False})
+    assert len(weights(trained)) == 4
+    assert history(trained)["loss_sr"].notna().all()
+    metrics = evaluate([trained, run("bicubic")], tiny_set, progress=False)
+    rows = [line.split("|")[1].strip() for line in render(results_table(metrics)).splitlines()]
+    assert rows[2] == "bicubic"
+    assert rows[3].startswith("two layers, steps=4")
 
 
-def test_folder_without_a_run_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no finished run"):
-        load_run(tmp_path)
-
-
-def test_start_of_the_unmixing_separates_and_does_not_collapse(tiny_tiles):
-    torch.manual_seed(0)
-    network = build("snlsr", bands=6)
-    mixture = torch.rand(3, 2, 16, 16)
-    spectra = torch.rand(6, 2) + 0.2
-    lr = torch.einsum("cm,bmhw->bchw", spectra, mixture)
-    start_unmixing(network, lr)
-    with torch.no_grad():
-        logits = network.encoder.layers(lr)
-    assert (logits.mean((0, 2, 3)) - 5).abs().max() < 1e-3  # the ReLU is open
-    assert torch.allclose(logits.std((0, 2, 3)), torch.ones(16), atol=1e-3)
-
-
-def test_start_of_super_resolution_is_the_bicubic_skip_blind_to_the_level():
-    torch.manual_seed(0)
-    network = build("snlsr", bands=6)
-    lr = torch.rand(3, 6, 16, 16)
-    start_unmixing(network, lr)
-    start_super_resolution(network, lr)
-    with torch.no_grad():
-        assert torch.equal(network(lr).sr, build("bicubic", bands=6)(lr).sr)
-        level = torch.rand(1, 16, 1, 1).expand(1, 16, 5, 5)  # abundances of a flat area
-        flat = torch.nn.functional.conv2d(level, network.sr.head.weight)
-        contrast = torch.nn.functional.conv2d(network.encoder(lr), network.sr.head.weight)
-    assert flat.abs().max() < 1e-3
-    assert 0.1 < contrast.std() < 1
-
-
-def test_start_of_contrast_is_the_bicubic_skip_blind_to_the_level():
-    torch.manual_seed(0)
-    network = build("srformer", bands=6).eval()
-    lr = torch.rand(3, 6, 24, 24)
-    start_contrast(network, lr)
-    with torch.no_grad():
-        assert torch.equal(network(lr).sr, build("bicubic", bands=6)(lr).sr)
-        level = torch.rand(1, 6, 1, 1).expand(1, 6, 5, 5)
-        flat = torch.nn.functional.conv2d(level, network.head.weight)
-        contrast = network.head(lr)
-    assert flat.abs().max() < 1e-4
-    assert torch.allclose(contrast.std((0, 2, 3)), torch.ones(96), atol=1e-3)
-
-
-def test_start_of_the_stages_is_the_bicubic_skip_in_layers_of_unit_variance():
-    torch.manual_seed(0)
-    network = build("rcam", bands=6)
-    level = torch.rand(3, 6, 1, 1)
-    lr = level + 0.02 * torch.rand(3, 6, 16, 16)  # far more level than detail, as in tiles
-    start_stages(network, lr)
-    seen = {}
-    for name, layer in network.stages[1].named_modules():
-        if isinstance(layer, torch.nn.Conv2d) and "gate" not in name:
-            layer.register_forward_hook(lambda _, __, y, name=name: seen.update({name: y.clone()}))
-    with torch.no_grad():
-        output = network(lr)
-        assert torch.equal(output.sr, build("bicubic", bands=6)(lr).sr)
-        end = seen.pop("blocks.3.fuse.0")
-        assert torch.allclose(end.std((0, 2, 3)), torch.full((6,), 0.1), atol=1e-3)
-        assert len(seen) == 1 + 4 * 4 * 2 + 3
-        for y in seen.values():
-            assert torch.allclose(y.std((0, 2, 3)), torch.ones(64), atol=1e-2)
-            assert y.mean((0, 2, 3)).abs().max() < 1e-2
-    for block in network.stages[0].blocks[:3]:  # a flat area gives nothing but its bias
-        assert block.fuse[0].weight.sum((2, 3)).abs().max() < 1e-4
-
-
-def test_endmembers_are_extremes_and_whitening_whitens():
-    generator = torch.Generator().manual_seed(0)
-    corners = torch.tensor([[0.0, 0.0], [4.0, 0.0], [0.0, 3.0]])
-    inside = 0.1 * torch.rand(200, 2, generator=generator) + 1
-    chosen = far_apart(torch.cat([inside, corners]), 3)
-    assert {tuple(row) for row in chosen.tolist()} == {tuple(row) for row in corners.tolist()}
-    pixels = torch.randn(5000, 3, generator=generator) @ torch.rand(3, 3, generator=generator)
-    covariance = torch.cov((pixels @ whitening(pixels).T).T)
-    assert torch.allclose(covariance, torch.eye(3), atol=0.01)
-
-
-def test_schedule_restarts_only_in_the_published_recipe():
-    assert training_config("paper", "asnlsr", "published").restarts == 4
-    assert training_config("paper", "asnlsr", "published").warmup_steps == 0
-    assert training_config("demo", "asnlsr", "warm").warmup_steps > 0
-
-
-def test_published_recipe_is_the_same_for_all_networks():
-    recipes = [training_config("paper", model, "published") for model in ("rcam", "esrt", "asnlsr")]
-    assert recipes[0] == recipes[1] == recipes[2]
+# Precision and processes
 
 
 @pytest.mark.parametrize("model", ["rcam", "esrt", "srformer", "asnlsr"])
 def test_bfloat16_trains_and_differs_little(run, model):
     """Products rounded to 8 bits: not the same curve, but close to it."""
-    overrides = SHORT | ({} if model == "asnlsr" else {"warmup_steps": 0})
-    folders = [run(model, overrides=overrides | {"precision": p}) for p in PRECISIONS]
-    single, half = (pd.read_csv(folder / "history.csv").iloc[-1] for folder in folders)
+    rounded = run(model, settings={"precision": "bf16-mixed"})
+    single, half = (history(folder).iloc[-1] for folder in (run(model), rounded))
     assert 0 < abs(half["loss_sr"] / single["loss_sr"] - 1) < 0.05
     assert abs(half["val_psnr"] - single["val_psnr"]) < 0.5
-    assert {value.dtype for value in weights(folders[1]).values()} <= {torch.float32, torch.int64}
+    assert {value.dtype for value in weights(rounded).values()} <= {torch.float32, torch.int64}
 
 
-def train_in_processes(devices, model, tiles, split, out, recipe, overrides):
+def train_in_processes(devices, experiment, tiles, out):
     """Train from the command line, because Lightning starts it again for every process."""
-    settings = [part for key, value in overrides.items() for part in ("--set", f"{key}={value}")]
-    command = [sys.executable, "-W", "ignore", "-m", "asnlsr.cli", "train", model]
-    paths = ["--tiles", tiles, "--split", split, "--out", out, "--preset", "smoke"]
-    options = ["--recipe", recipe, "--devices", devices, *settings]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    given = experiment.settings.items()
+    settings = [part for key, value in given for part in ("--set", f"{key}={value}")]
+    command = [sys.executable, "-W", "ignore", "-m", "asnlsr.cli", "train", experiment.model]
+    paths = ["--tiles", tiles.folder, "--split", tiles.split, "--out", out, "--preset", "smoke"]
+    options = ["--recipe", experiment.recipe, "--devices", devices, *settings]
     done = subprocess.run(
         [*command, *map(str, [*paths, *options])],
-        env=environment, capture_output=True, text=True, timeout=60,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=180,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return weights(out), pd.read_csv(out / "history.csv"), done.stderr
+    return weights(out), history(out), done.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "recipe"), [("snlsr-unmix", "warm"), ("snlsr-unmix", "published"), ("esrt", "warm")]
 )
-def test_two_processes_train_as_one(tiny_tiles, tiny_split, tmp_path, model, recipe):
+def test_two_processes_train_as_one(tiny_set, tmp_path, model, recipe):
     """Same weights and curves, with a warm-up, and with source tiles in one process alone."""
-    warmup = 2 if (model, recipe) == ("snlsr-unmix", "warm") else 0
-    overrides = {"steps": 4, "warmup_steps": warmup, "log_every": 2, "batch": 2}
+    warmup = {"warmup_steps": 2 if recipe == "warm" else 0} if model != "esrt" else {}
+    experiment = short_experiment(model, recipe=recipe, settings=warmup)
     (one, curve, _), (two, shared_curve, shown) = (
-        train_in_processes(n, model, tiny_tiles, tiny_split, tmp_path / str(n), recipe, overrides)
-        for n in (1, 2)
+        train_in_processes(n, experiment, tiny_set, tmp_path / str(n)) for n in (1, 2)
     )
     assert "MEMBER: 2/2" in shown
     pd.testing.assert_frame_equal(curve, shared_curve, rtol=1e-4)
@@ -448,6 +462,14 @@ def test_two_processes_train_as_one(tiny_tiles, tiny_split, tmp_path, model, rec
         assert close.float().mean() > 0.99, name
 
 
-def test_batch_that_does_not_divide_is_refused(run):
-    with pytest.raises(ValueError, match="devices=3 must divide the batch of 2"):
-        run("esrt", overrides={"batch": 2}, devices=3)
+@pytest.mark.parametrize(
+    ("model", "settings", "devices", "message"),
+    [
+        ("esrt", {}, 3, "devices=3 must divide the batch of 2"),
+        ("snlsr", {"crop": 56}, 1, "crop=56: snlsr takes no image under 60 pixels"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(tiny_set, tmp_path, model, settings, devices, message):
+    experiment = short_experiment(model, settings=settings)
+    with pytest.raises(ValueError, match=message):
+        train(experiment, tiny_set, tmp_path / "run", progress=False, devices=devices)

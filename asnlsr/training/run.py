@@ -148,8 +148,10 @@ def _fit(
             enable_model_summary=False,
         )
         checkpoint = run.checkpoint if run.checkpoint.exists() else None
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    told.setLevel(level)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        finally:
+            told.setLevel(level)
 
 
 def keep_freed_memory() -> None:

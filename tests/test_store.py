@@ -1,14 +1,26 @@
-"""Roles of tiles: sizes by hand, no scene in two roles, and files that are refused."""
+"""Roles of tiles: sizes by hand, no scene in two roles, files that are refused; pairs of tiles."""
 
 import json
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+import xarray as xr
 
+from asnlsr.physics import gaussian_psf, log_scale
 from asnlsr.scenes.envi import write_scene
 from asnlsr.tiles.prepare import prepare
-from asnlsr.tiles.store import ROLES, make_split, open_tiles, read_split, tile_ids, write_split
+from asnlsr.tiles.store import (
+    ROLES,
+    TileSet,
+    make_split,
+    open_tiles,
+    read_split,
+    scene_of,
+    tile_ids,
+    write_split,
+)
 from tests.conftest import make_scene, smooth_radiance
 
 
@@ -22,7 +34,7 @@ def many_tiles(tmp_path_factory):
 
 
 def scenes_of(ids):
-    return {tile.split("/")[0] for tile in ids}
+    return set(map(scene_of, ids))
 
 
 # (scenes, test, validation, target, source), the rule worked out by hand.
@@ -93,15 +105,11 @@ def test_absent_tiles_are_named(many_tiles, tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        '{"val": ["a/0/0"',
-        "\x80\x02cnumpy",
-        "[" * 100_000,
-        "[]",
-        '{"val": []}',
+        '{"val": ["a/0/0"', "\x80\x02cnumpy", "[" * 100_000, "[]", '{"val": []}',
         '{"source_train": [], "target_train": [], "val": [], "test": [1]}',
         '{"source_train": [], "target_train": [], "val": [], "test": "a/0/0"}',
     ],
-)
+)  # fmt: skip
 def test_damaged_split_is_refused(tmp_path, text):
     path = tmp_path / "split.json"
     path.write_text(text, encoding="latin-1")
@@ -115,3 +123,49 @@ def test_too_few_scenes_or_tiles_are_refused(tiny_scenes, tmp_path):
         make_split(tmp_path / "tiles", by="scene")
     with pytest.raises(ValueError, match="2 tiles, a split by tile needs at least 3"):
         make_split(tmp_path / "tiles", by="tile")
+
+
+def test_pairs_are_the_tiles_of_a_role_in_the_order_of_the_split(many_tiles, tmp_path):
+    split = make_split(many_tiles, by="tile")
+    split["val"] = split["val"][::-1]
+    write_split(split, tmp_path / "split.json")
+    tiles = TileSet(many_tiles, tmp_path / "split.json")
+    pairs = tiles.pairs("val", "swir2")
+    assert pairs.ids == split["val"]
+    assert (len(pairs), pairs.scale, pairs.border) == (len(split["val"]), 4, "scene")
+    assert pairs.scenes == [tile.split("/")[0] for tile in split["val"]]
+    store = open_tiles(many_tiles, "swir2")
+    places = [tile_ids(store).index(tile) for tile in split["val"]]
+    for field in ("lr", "hr", "lr_x2"):
+        expected = log_scale(store[field].to_numpy()[places])
+        assert torch.equal(getattr(pairs, field), torch.from_numpy(expected))
+    assert pairs.peak == pytest.approx(float(pairs.hr.max() - pairs.hr.min()))
+    np.testing.assert_allclose(pairs.psf, gaussian_psf())
+    np.testing.assert_array_equal(pairs.wavelength_nm, store["wavelength_nm"])
+    with pytest.raises(ValueError, match="no role 'train'; it has source_train"):
+        tiles.pairs("train", "swir2")
+    write_split(split | {"val": []}, tmp_path / "split.json")
+    with pytest.raises(ValueError, match="no tile has the role val"):
+        TileSet(many_tiles, tmp_path / "split.json").pairs("val", "swir2")
+
+
+def test_hash_is_of_pixels_names_and_wavelengths(tiny_tiles, tmp_path):
+    """Not of the place, the chunks or the attributes."""
+    stores = {name: open_tiles(tiny_tiles, name).load() for name in ("swir1", "swir2")}
+
+    def hashed(**swir2):
+        for name, store in (stores | swir2).items():
+            kept = store.drop_encoding().assign_attrs(version="other")
+            kept.to_zarr(tmp_path / f"{name}.zarr", mode="w", zarr_format=2, consolidated=False)
+        return TileSet(tmp_path, tmp_path).pixels_sha256
+
+    store = stores["swir2"]
+    brighter = xr.where(np.arange(store.sizes["x"]) == 3, 1.0, store["hr"]).astype("float32")
+    others = (
+        store.assign(hr=brighter.transpose(*store["hr"].dims)),
+        store.assign_coords(row0=store["row0"] + 1),
+        store.assign_coords(wavelength_nm=store["wavelength_nm"] + 1),
+    )
+    expected = TileSet(tiny_tiles, tmp_path).pixels_sha256
+    assert hashed() == expected
+    assert len({expected, *(hashed(swir2=other) for other in others)}) == 4

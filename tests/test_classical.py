@@ -1,20 +1,20 @@
 """Methods without training: their algebra, and truths that they must find."""
 
 from itertools import islice
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
+from asnlsr.config import Experiment
 from asnlsr.metrics import psnr
 from asnlsr.models.classical import enlarge_centred
 from asnlsr.models.registry import build
 from asnlsr.physics import ForwardOperator, degrade, gaussian_psf, halo, log_scale, unscale
 from asnlsr.training.folder import load_run
 from asnlsr.training.run import train
-from tests.conftest import smooth_radiance
+from tests.conftest import Example, smooth_radiance
 
 ITERATIVE = ["back-projection", "richardson-lucy"]
 
@@ -31,14 +31,22 @@ def tile_of(radiance, r=4):
     return log_scale(radiance[..., inner, inner]), log_scale(degrade(radiance, r)[..., low, low])
 
 
-def tiles(seed=0, border="scene", psf=None):
-    """What `fit` reads: a source tile to learn from and one to validate on."""
-    (hr, lr), (val_hr, val_lr) = tile_of(scene(seed)), tile_of(scene(seed + 1))
-    return SimpleNamespace(
-        batches=SimpleNamespace(source_lr=lr, source_hr=hr),
-        val_lr=val_lr, val_hr=val_hr,
-        psf=gaussian_psf() if psf is None else psf, border=border,
-    )  # fmt: skip
+def example(seed=0, border="scene"):
+    """Return a source tile to learn from, or one to validate on."""
+    hr, lr = tile_of(scene(seed))
+    return Example(lr=lr, hr=hr, psf=gaussian_psf(), border=border)
+
+
+def test_bicubic_is_cubic_convolution():
+    """Keys (1981), equation 8, with a = -0.75, at fine pixel centres (i + 0.5) / 4 - 0.5."""
+    line = torch.rand(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    distance = ((torch.arange(64) + 0.5) / 4 - 0.5)[:, None] - torch.arange(16)
+    a, s = -0.75, distance.abs().double()
+    near = (a + 2) * s**3 - (a + 3) * s**2 + 1
+    far = a * (s**3 - 5 * s**2 + 8 * s - 4)
+    kernel = near.where(s <= 1, far.where(s < 2, torch.zeros_like(s)))
+    sr = build("bicubic")(line.expand(1, 1, 16, 16)).sr
+    assert torch.allclose(sr[0, 0, 30, 12:-12], (kernel @ line)[12:-12])
 
 
 def test_centred_bicubic_puts_a_ramp_where_it_belongs():
@@ -56,7 +64,7 @@ def test_centred_bicubic_brightens_a_border_of_zeros():
     flat = torch.full((1, 2, 64, 64), 0.02)
     low = log_scale(degrade(flat, 4, "zero"))
     network = build("bicubic-centred")
-    network.fit(tiles(border="zero"))
+    network.fit(example(border="zero"), example(1))
     assert (unscale(network(low).sr) / 0.02 - 1).abs().max() < 1e-4
     assert (unscale(build("bicubic")(low).sr) / 0.02 - 1).abs().max() > 0.4  # as chapter 2 says
 
@@ -123,15 +131,15 @@ def test_brighter_in_brighter_out(model):
     """A factor on the radiance passes through: the same method for bright and dark bands."""
     _, lr = tile_of(scene())
     network = build(model)
-    network.fit(tiles())
+    network.fit(example(), example(1))
     assert torch.allclose(network(lr + 0.1).sr, network(lr).sr + 0.1, atol=1e-5)
 
 
 def test_number_of_iterations_is_the_least_that_does_on_validation():
     """No more than 0.02 dB below the best of a hundred, and one fewer would be."""
-    network, example = build("richardson-lucy"), tiles()
-    network.fit(example)
-    lr, hr = example.val_lr[:, ::5], example.val_hr[:, ::5]
+    network, val = build("richardson-lucy"), example(1)
+    network.fit(example(), val)
+    lr, hr = val.lr[:, ::5], val.hr[:, ::5]
     curve = [float(psnr(z, hr, 1)) for z in islice(network.estimates(lr), 101)]
     chosen = int(network.iterations)
     assert chosen > 1
@@ -145,21 +153,18 @@ def test_linear_filter_finds_a_filter_that_is_there():
     random = torch.Generator().manual_seed(0)
     taps = torch.rand(16, 1, 3, 3, generator=random)
     taps /= taps.sum((2, 3), keepdim=True)
-    example = tiles()
     lr = torch.rand(40, 1, 16, 16, generator=random)
     hr = F.pixel_shuffle(F.conv2d(F.pad(lr, [1] * 4, "replicate"), taps), 4)
-    example.batches = SimpleNamespace(source_lr=lr[:30], source_hr=hr[:30])
-    example.val_lr, example.val_hr = lr[30:], hr[30:]
     network = build("linear", bands=1)
-    network.fit(example)
+    network.fit(Example(lr=lr[:30], hr=hr[:30]), Example(lr=lr[30:], hr=hr[30:]))
     assert (network(lr[30:]).sr - hr[30:]).abs().max() < 1e-3
     assert torch.allclose(network.taps[:, :, 2:5, 2:5], taps, atol=1e-3)
 
 
 @pytest.mark.parametrize("model", ["bicubic-centred", *ITERATIVE, "linear"])
-def test_is_a_row_like_any_other(model, tiny_tiles, tiny_split, tmp_path):
-    """Fits at once, comes back from its run folder, and reads no target tile."""
-    run = train(model, tiny_tiles, tiny_split, tmp_path / "run", preset="smoke", progress=False)
+def test_is_a_row_like_any_other(model, tiny_set, tmp_path):
+    """Fits at once, and comes back from its run folder."""
+    run = train(Experiment(model, "smoke"), tiny_set, tmp_path / "run", progress=False)
     network, record = load_run(run)
     assert record["model"] == model
     assert record["minutes"] < 0.5
