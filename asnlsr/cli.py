@@ -26,6 +26,9 @@ Header = Annotated[
     Path, typer.Argument(help="ENVI header.", metavar="SCENE.hdr", exists=True, dir_okay=False)
 ]
 Seed = Annotated[int, typer.Option(help="Same seed, same result.", min=0, max=2**32 - 1)]
+DeviceName = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a CUDA GPU where there is one.")
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
@@ -150,6 +153,7 @@ def train(
     devices: Annotated[
         int, typer.Option(help="Processes that share every batch (ddp).", min=1)
     ] = 1,
+    device: DeviceName = "auto",
 ) -> None:
     """Train a model into a run folder."""
     from asnlsr.config import Experiment, setting
@@ -163,7 +167,7 @@ def train(
     from asnlsr.training.run import keep_freed_memory, train
 
     keep_freed_memory()
-    train(experiment, TileSet(tiles, split), out, devices=devices)
+    train(experiment, TileSet(tiles, split), out, devices=devices, device=device)
 
 
 @app.command(epilog="Example: asnlsr evaluate runs/* --tiles tiles --split split.json --out m.csv")
@@ -173,6 +177,7 @@ def evaluate(
     split: SplitFile,
     out: Annotated[Path, typer.Option(help="CSV file to write.")],
     role: Annotated[str, typer.Option(help="test, or val while still choosing.")] = "test",
+    device: DeviceName = "auto",
     force: Force = False,
 ) -> None:
     """Measure runs: one line per run, domain, tile and metric."""
@@ -181,7 +186,7 @@ def evaluate(
     from asnlsr.tiles.store import TileSet
 
     keep(out, force=force)
-    metrics = evaluate(runs, TileSet(tiles, split), role)
+    metrics = evaluate(runs, TileSet(tiles, split), role, device=device)
     with replacing(out) as temporary:
         metrics.to_csv(temporary, index=False)
 

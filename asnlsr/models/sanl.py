@@ -15,7 +15,7 @@ _EXP = tuple(
     .coef.tolist()
 )
 _TERMS = len(_EXP)
-_CHUNK = 4096  # pixels worked on at a time, so that the intermediates stay in the cache
+_CHUNK = 4096  # pixels worked on at a time, so that the intermediates stay in a CPU's cache
 
 
 def _moments(value: Tensor, t: Tensor, count: int) -> Tensor:
@@ -49,6 +49,12 @@ def _through_unit(grad: Tensor, unit: Tensor, norm: Tensor) -> Tensor:
     return grad.addcmul_(unit, along, value=-1).div_(norm)
 
 
+def _parts(x: Tensor) -> list[slice]:
+    """Cut rows into chunks on the CPU; a GPU wants all at once."""
+    size = max(len(x), 1) if x.is_cuda else _CHUNK
+    return [slice(start, start + size) for start in range(0, len(x), size)]
+
+
 class _Attention(torch.autograd.Function):
     """o_i = sum_j softmax_j(q_i k_j) v_j for tokens (P, C), q and k scaled to unit norm."""
 
@@ -56,8 +62,7 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: FunctionCtx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         ctx.save_for_backward(q, k, v)
         out = torch.empty_like(v)
-        for start in range(0, len(q), _CHUNK):
-            part = slice(start, start + _CHUNK)
+        for part in _parts(q):
             (unit_q, _), (unit_k, _) = _unit(q[part]), _unit(k[part])
             numerator = _series(_moments(v[part], unit_k, _TERMS), unit_q)
             denominator = _series(_moments(torch.ones_like(unit_k), unit_k, _TERMS), unit_q)
@@ -68,8 +73,7 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, ...]:
         saved = ctx.saved_tensors  # type: ignore[attr-defined]
         grads = tuple(torch.empty_like(t) for t in saved)
-        for start in range(0, len(grad), _CHUNK):
-            part = slice(start, start + _CHUNK)
+        for part in _parts(grad):
             _backward_chunk(grad[part], *(t[part] for t in saved), *(g[part] for g in grads))
         return grads
 

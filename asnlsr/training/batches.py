@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asnlsr.config import Experiment, TrainingConfig
+from asnlsr.device import sent
 from asnlsr.models.registry import spec
 from asnlsr.physics import degrade, log_scale, unscale
 from asnlsr.scenes.bands import DOMAINS
@@ -139,6 +140,7 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
     ) -> None:
         self.source_lr, self.source_hr, self.target_lr = source.lr, source.hr, target
         self.config, self.seed, self.mixed, self.scale = config, seed, mixed, source.scale
+        self._domains: dict[tuple[int, ...], Tensor] = {}
         self.relighting = None
         if config.relight or config.light:
             self.relighting = Relighting(source.lr, target, config.relight, config.light)
@@ -148,6 +150,22 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         self.views_x2: list[Tensor] = []
         if half:
             self.views_x2 = [source.lr_x2, *(_degraded(source.hr, k, 2) for k in turns)]
+
+    def to(self, device: torch.device) -> None:
+        """Keep the tiles on a device, where batches are then made."""
+        self.views = [view.to(device) for view in self.views]
+        self.views_x2 = [view.to(device) for view in self.views_x2]
+        self.source_lr, self.source_hr = self.views[0], self.source_hr.to(device)
+        if self.target_lr is not None:
+            self.target_lr = self.target_lr.to(device)
+        self._domains = {}
+
+    def _domain(self, *counts: int) -> Tensor:
+        """Domains (B,) of so many source and target tiles."""
+        if counts not in self._domains:
+            labels = torch.arange(2).repeat_interleave(torch.tensor(counts))
+            self._domains[counts] = labels.to(self.source_lr.device)
+        return self._domains[counts]
 
     def _draw(self, stream: int, n: int, step: int) -> list[int]:
         """Return the tiles of batch `step` in an endless row of shuffled passes over n tiles."""
@@ -191,13 +209,14 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         batch = {
             "lr": torch.stack(lr),
             "hr": torch.cat(hr),
-            "domain": torch.tensor([0] * len(source) + [1] * len(target)),
+            "domain": self._domain(len(source), len(target)),
         }
         if lr_x2:
             batch["lr_x2"] = torch.stack(lr_x2)
         if self.relighting and step >= self.config.warmup_steps:
             rng = np.random.default_rng([self.seed, LIGHT, step])
-            mix, shift = self.relighting.draw(rng, source, len(target))
+            drawn = self.relighting.draw(rng, source, len(target))
+            mix, shift = (sent(value, self.source_lr.device) for value in drawn)
             for key in batch.keys() - {"domain"}:
                 n = len(batch[key])
                 change = torch.einsum("bcd,bdhw->bchw", mix[:n], batch[key])
@@ -287,6 +306,8 @@ class Tiles(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches up to the next row of the history, from where the run stands."""
+        if self.trainer:
+            self.batches.to(self.trainer.strategy.root_device)
         start = self.trainer.global_step if self.trainer else 0
         stop = min(start + self.config.log_every, len(self.batches))
         rank, ranks = (
