@@ -69,7 +69,8 @@ class TrainingConfig(BaseModel):
     deblur: _Count = 0  # iterations of Richardson-Lucy before `bandwise`
     # Products: in full, on CUDA in TF32 (a CPU has none), or in bfloat16.
     precision: Literal["32-true", "tf32", "bf16-mixed"] = "32-true"
-    graphs: bool = False  # on CUDA a step is recorded as a graph and replayed; else no change
+    # On CUDA a step is recorded as a graph and replayed; "fused": SANL in few compiled kernels.
+    graphs: Literal["off", "plain", "fused"] = "off"
     # What follows is ours, and off in recipe `published`.
     lr_unmixing: _Least0 = 1.0  # factor on lr, after the warm-up, for encoder and endmembers
     start: bool = False  # from the training tiles: method `start` of the network
@@ -188,7 +189,7 @@ class Experiment:
             raise ValueError(f"{self.model} has no unmixing to warm up: leave out warmup_steps")
         if config.start and not model.starts:
             raise ValueError(f"{self.model} has no start of its own: leave out start")
-        if config.graphs and (config.precision == "bf16-mixed" or model.align == "mmd"):
+        if config.graphs != "off" and (config.precision == "bf16-mixed" or model.align == "mmd"):
             raise ValueError("graphs: neither with precision=bf16-mixed nor with snlsr-mmd")
         return config
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from functools import wraps
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+_fusing = False
 Device = Literal["auto", "cpu", "cuda"]
+_P, _R = ParamSpec("_P"), TypeVar("_R")
 
 
 def device_of(device: Device) -> torch.device:
@@ -43,3 +46,29 @@ def float32_products(tf32: bool) -> Iterator[None]:
         yield
     finally:
         matmul.allow_tf32, cudnn.allow_tf32 = before
+
+
+@contextmanager
+def fusing(on: bool) -> Iterator[None]:
+    """Let what is marked `fusable` run as few compiled kernels, in all threads; then as before."""
+    global _fusing
+    before, _fusing = _fusing, on
+    try:
+        yield
+    finally:
+        _fusing = before
+
+
+def fusable(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Mark a function of many small operations."""
+    compiled: list[Callable[_P, _R]] = []  # when it is first needed, for the compiler loads slowly
+
+    @wraps(function)
+    def run(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        if not _fusing:
+            return function(*args, **kwargs)
+        if not compiled:
+            compiled.append(torch.compile(function, dynamic=True))
+        return compiled[0](*args, **kwargs)
+
+    return run

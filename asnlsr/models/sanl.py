@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from asnlsr.device import fusable
+
 # Coefficients c_n of the degree-7 Chebyshev interpolant of exp on [-1, 1], largest error 2.2e-7.
 # A Taylor series needs ten terms for the same accuracy.
 _EXP = tuple(
@@ -63,10 +65,7 @@ class _Attention(torch.autograd.Function):
         ctx.save_for_backward(q, k, v)
         out = torch.empty_like(v)
         for part in _parts(q):
-            (unit_q, _), (unit_k, _) = _unit(q[part]), _unit(k[part])
-            numerator = _series(_moments(v[part], unit_k, _TERMS), unit_q)
-            denominator = _series(_moments(torch.ones_like(unit_k), unit_k, _TERMS), unit_q)
-            torch.div(numerator, denominator, out=out[part])
+            _forward_chunk(q[part], k[part], v[part], out[part])
         return out
 
     @staticmethod
@@ -78,6 +77,16 @@ class _Attention(torch.autograd.Function):
         return grads
 
 
+@fusable
+def _forward_chunk(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
+    """Write the attention of one chunk."""
+    (q, _), (k, _) = _unit(q), _unit(k)
+    numerator = _series(_moments(v, k, _TERMS), q)
+    denominator = _series(_moments(torch.ones_like(k), k, _TERMS), q)
+    torch.div(numerator, denominator, out=out)
+
+
+@fusable
 def _backward_chunk(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, grad_q: Tensor, grad_k: Tensor, grad_v: Tensor
 ) -> None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from asnlsr.device import fusing
+
 Losses = dict[str, Tensor]
 WARM_UP = 3  # steps before a recording, in which libraries choose their algorithms
 
@@ -37,14 +39,17 @@ class StepGraphs:
         any synchronisation, and the same work whatever the values are.
     network : nn.Module
         Its weights may change between two steps, in place.
+    fused : bool
+        Whether what is marked `device.fusable` is compiled.
     """
 
     def __init__(
         self,
         objective: Callable[[dict[str, Tensor], bool], tuple[Tensor, Losses]],
         network: nn.Module,
+        fused: bool = False,
     ) -> None:
-        self.objective, self.network = objective, network
+        self.objective, self.network, self.fused = objective, network, fused
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.pool = torch.cuda.graph_pool_handle()
         self.recorded: dict[Hashable, _Recorded] = {}
@@ -54,7 +59,8 @@ class StepGraphs:
         """As the objective; `hand_over` then gives the gradients to the parameters."""
         kind = (warming_up, *((name, value.shape) for name, value in batch.items()))
         if kind not in self.recorded:
-            self.recorded[kind] = self._record(batch, warming_up)
+            with fusing(self.fused):
+                self.recorded[kind] = self._record(batch, warming_up)
         step = self.last = self.recorded[kind]
         for name, value in step.batch.items():
             value.copy_(batch[name])

@@ -98,8 +98,9 @@ class SuperResolutionTraining(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Make ready for graphs."""
-        if self.config.graphs and self.device.type == "cuda":
-            self._graphs = StepGraphs(self._objective, self.network)
+        if self.config.graphs != "off" and self.device.type == "cuda":
+            fused = self.config.graphs == "fused"
+            self._graphs = StepGraphs(self._objective, self.network, fused)
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Seed dropout by the step; let the network start from the tiles in recipe `warm`."""

@@ -59,7 +59,7 @@ def train(
     device : {"auto", "cpu", "cuda"}
         `auto`: a CUDA GPU where there is one. There products are TF32 only where the experiment
         sets `precision` to "tf32", and setting `graphs` makes small networks several times
-        faster.
+        faster (numbers: `benchmarks/README.md`).
 
     Returns
     -------
@@ -77,7 +77,7 @@ def train(
     model, config = spec(experiment.model), experiment.config
     if devices < 1 or config.batch % devices:
         raise ValueError(f"devices={devices} must divide the batch of {config.batch} tiles")
-    if devices > 1 and config.graphs:
+    if devices > 1 and config.graphs != "off":
         raise ValueError(f"devices={devices}: graphs are for one device")
     accelerator = device_of(device).type
     run = RunFolder(Path(out), experiment, tiles)
