@@ -12,7 +12,8 @@ from torch import Tensor
 
 _fusing = False
 Device = Literal["auto", "cpu", "cuda"]
-_P, _R = ParamSpec("_P"), TypeVar("_R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 def device_of(device: Device) -> torch.device:

@@ -76,7 +76,8 @@ class StepGraphs:
     def _record(self, batch: dict[str, Tensor], warming_up: bool) -> _Recorded:
         batch = {name: value.clone() for name, value in batch.items()}
         buffers = [buffer.clone() for buffer in self.network.buffers()]
-        side, main = torch.cuda.Stream(), torch.cuda.current_stream()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        main = torch.cuda.current_stream()
         side.wait_stream(main)
         with torch.cuda.stream(side):
             for _ in range(WARM_UP):
@@ -95,7 +96,7 @@ class StepGraphs:
     ) -> tuple[Tensor, Losses, list[Tensor | None]]:
         total, log = self.objective(dict(batch), warming_up)
         grads = torch.autograd.grad(total, self.parameters, allow_unused=True)
-        laid = [
+        laid: list[Tensor | None] = [
             None if grad is None else _as_laid(grad, parameter)
             for grad, parameter in zip(grads, self.parameters, strict=True)
         ]
