@@ -8,7 +8,7 @@ SMK = .venv/bin/python -m snakemake $(if $(CLUSTER),--profile profiles/$(CLUSTER
 CHECKED := asnlsr benchmarks tests workflow book
 SITE = build/$(PRESET)/_build/html/index.html
 
-.PHONY: all book real evidence weights results pdf readme lab test bench unlock clean help
+.PHONY: all book real evidence weights results pdf readme drawings lab test bench unlock clean help
 .DEFAULT_GOAL := all
 
 all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapters, site
@@ -42,8 +42,18 @@ pdf: book ## the book as one PDF: build/demo/book.pdf; needs Chromium
 	.venv/bin/jupyter-book build --config build/$(PRESET)/_config.yml --path-output build/$(PRESET) --builder singlehtml build/$(PRESET)/src > build/$(PRESET)/pdf.log 2>&1
 	@chromium --headless --no-sandbox --disable-gpu --virtual-time-budget=60000 --no-pdf-header-footer --print-to-pdf=build/$(PRESET)/book.pdf build/$(PRESET)/_build/singlehtml/intro.html
 
-readme: .venv/stamp ## draw the picture of README.md and write its tables anew
+readme: .venv/stamp ## write the tables of README.md anew
 	.venv/bin/python workflow/fill_readme.py
+
+drawings: $(patsubst %.dot,%.svg,$(wildcard book/drawings/*.dot)) ## draw the networks from book/drawings/*.dot; needs Graphviz
+
+# Light boxes with dark text, and a grey between them that can be seen on white and on black paper.
+book/drawings/%.svg: book/drawings/%.dot Makefile
+	dot -Tsvg $< -o $@ \
+	  -Gbgcolor=transparent -Gcolor="#999999" -Gfontcolor="#7A7A7A" -Gstyle=rounded -Gpad=0.03 \
+	  -Gfontname=Helvetica -Gfontsize=11 -Gnodesep=0.1 -Granksep=0.2 \
+	  -Nfontname=Helvetica -Nfontsize=11 -Nshape=box -Nstyle="rounded,filled" -Ncolor="#777777" \
+	  -Nwidth=0.3 -Nheight=0.25 -Nmargin="0.07,0.035" -Ecolor="#808080" -Earrowsize=0.6
 
 lab: .venv/stamp ## open the chapters in JupyterLab
 	.venv/bin/python -m jupyterlab --notebook-dir=book
@@ -52,6 +62,7 @@ test: .venv/stamp ## style, types and the whole test suite, the chapters at pres
 	.venv/bin/ruff check $(CHECKED)
 	.venv/bin/ruff format --check $(CHECKED)
 	.venv/bin/mypy
+	.venv/bin/lint-imports --no-logo
 	.venv/bin/nbstripout --verify book/*.ipynb
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 

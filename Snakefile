@@ -39,6 +39,7 @@ CHAPTERS = [path.stem for path in sorted(Path("book").glob("[0-9]*.ipynb"))]
 RUN = "{variant}-{protocol}-{recipe}-s{seed}"  # folder of a training run
 PAGES = ["book/_toc.yml", "book/references.bib", *map(str, sorted(Path("book").glob("*.md")))]
 PAGES += ["data/README.md", "CITATION.cff", "workflow/book.css"]
+PAGES += map(str, sorted(Path("book/drawings").glob("*.svg")))
 
 # The commands below are those beside this Python, whatever the caller's PATH says.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])

@@ -20,15 +20,18 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Tiles = Annotated[Path, typer.Option(help="Folder made by prepare.", exists=True, file_okay=False)]
-SplitFile = Annotated[Path, typer.Option(help="JSON made by split.", exists=True, dir_okay=False)]
-Header = Annotated[
-    Path, typer.Argument(help="ENVI header.", metavar="SCENE.hdr", exists=True, dir_okay=False)
-]
+Tiles = Annotated[Path, typer.Option(help="Folder made by prepare.")]
+SplitFile = Annotated[Path, typer.Option(help="JSON made by split.")]
+Header = Annotated[Path, typer.Argument(help="ENVI header.", metavar="SCENE.hdr")]
+SHARE = "https://nextcloud.rma.ac.be/index.php/s/DtbtLjTqcFpETWB"  # of the authors
 Seed = Annotated[int, typer.Option(help="Same seed, same result.", min=0, max=2**32 - 1)]
-DeviceName = Annotated[
-    Literal["auto", "cpu", "cuda"], typer.Option(help="auto: a CUDA GPU where there is one.")
-]
+Border = Literal["scene", "zero"]
+By = Literal["scene", "tile"]
+Preset = Literal["smoke", "demo", "paper"]
+Protocol = Literal["blind", "as-released"]
+Recipe = Literal["warm", "published"]
+Format = Literal["md", "csv", "latex"]
+Device = Literal["auto", "cpu", "cuda"]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
@@ -68,19 +71,14 @@ def simulate(
 @app.command(epilog="Example: asnlsr fetch tiles splits --out data/published --dry-run")
 def fetch(
     out: Annotated[Path, typer.Option(help="Folder for the folders of the share.")],
-    kinds: Annotated[
-        list[str] | None,
-        typer.Argument(help="All three by default.", metavar="tiles|radiance|splits"),
-    ] = None,
-    url: Annotated[
-        str | None, typer.Option(help="Link of the share, where it is not the authors' own.")
-    ] = None,
+    kinds: Annotated[list[str] | None, typer.Argument(metavar="tiles|radiance|splits")] = None,
+    url: Annotated[str, typer.Option(help="Link of the share.")] = SHARE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is missing.")] = False,
 ) -> None:
     """Download the published dataset, or go on with it; verify what is there."""
-    from asnlsr.tiles.fetch import SHARE, fetch
+    from asnlsr.tiles.fetch import fetch
 
-    missing = fetch(kinds or (), out, url or SHARE, dry_run)
+    missing = fetch(kinds or (), out, url, dry_run)
     if dry_run:
         for file in missing:
             typer.echo(f"{file.size:>12}  {file.path}")
@@ -94,10 +92,7 @@ def prepare(
     out: Annotated[Path, typer.Option(help="Folder for the tiles of both domains.")],
     tile: Annotated[int, typer.Option(help="Rows and columns of a tile (pixels).")] = 128,
     scale: Annotated[int, typer.Option(help="Decimation of the low-resolution tiles.")] = 4,
-    border: Annotated[
-        Literal["scene", "zero"],
-        typer.Option(help="scene: blur, then cut; zero: blur each tile alone."),
-    ] = "scene",
+    border: Annotated[Border, typer.Option(help="zero: blur each tile alone.")] = "scene",
     force: Force = False,
 ) -> None:
     """Cut scenes into tiles of SWIR1 and SWIR2 with their low-resolution twins."""
@@ -110,10 +105,7 @@ def prepare(
 def split(
     tiles: Annotated[Path, typer.Argument(help="Folder made by prepare.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
-    by: Annotated[
-        Literal["scene", "tile"],
-        typer.Option(help="scene: no scene in two roles; tile: random thirds."),
-    ] = "scene",
+    by: Annotated[By, typer.Option(help="scene: no scene in two roles.")] = "scene",
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -127,39 +119,25 @@ def split(
     typer.echo(", ".join(f"{len(ids)} {role}" for role, ids in roles.items()), err=True)
 
 
-@app.command(
-    epilog="Example: asnlsr train asnlsr --tiles tiles --split split.json --out run --preset demo"
-)
+@app.command(epilog="Example: asnlsr train asnlsr --tiles tiles --split split.json --out run")
 def train(
     model: Annotated[str, typer.Argument(help="bicubic, snlsr, ... or asnlsr; best is bandwise.")],
     tiles: Tiles,
     split: SplitFile,
-    out: Annotated[
-        Path, typer.Option(help="Run folder; the same run, unfinished, is resumed; no other goes.")
-    ],
-    preset: Annotated[Literal["smoke", "demo", "paper"], typer.Option(help="Sizes.")] = "demo",
-    protocol: Annotated[
-        Literal["blind", "as-released"],
-        typer.Option(help="Whether validation sees target truth: as-released does."),
-    ] = "blind",
-    recipe: Annotated[
-        Literal["warm", "published"], typer.Option(help="Ours, or that of the paper.")
-    ] = "warm",
+    out: Annotated[Path, typer.Option(help="Run folder; the same run, unfinished, goes on.")],
+    preset: Annotated[Preset, typer.Option(help="Sizes.")] = "demo",
+    protocol: Annotated[Protocol, typer.Option(help="as-released sees target truth.")] = "blind",
+    recipe: Annotated[Recipe, typer.Option(help="Ours, or that of the paper.")] = "warm",
     seed: Seed = 0,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Setting to override, repeatable.", metavar="KEY=VALUE"),
-    ] = None,
-    devices: Annotated[
-        int, typer.Option(help="Processes that share every batch (ddp).", min=1)
-    ] = 1,
-    device: DeviceName = "auto",
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+    devices: Annotated[int, typer.Option(help="Processes that share a batch.", min=1)] = 1,
+    device: Annotated[Device, typer.Option(help="auto: a GPU if there is one.")] = "auto",
 ) -> None:
     """Train a model into a run folder."""
     from asnlsr.config import Experiment, setting
     from asnlsr.models.registry import BEST
 
-    given = dict(setting(text) for text in settings or ())
+    given = dict(setting(text) for text in set_ or ())
     name = BEST if model == "best" else model
     experiment = Experiment(name, preset, protocol, recipe, seed, given)
 
@@ -177,7 +155,7 @@ def evaluate(
     split: SplitFile,
     out: Annotated[Path, typer.Option(help="CSV file to write.")],
     role: Annotated[str, typer.Option(help="test, or val while still choosing.")] = "test",
-    device: DeviceName = "auto",
+    device: Annotated[Device, typer.Option(help="auto: a GPU if there is one.")] = "auto",
     force: Force = False,
 ) -> None:
     """Measure runs: one line per run, domain, tile and metric."""
@@ -233,30 +211,24 @@ def import_weights(
     typer.echo(f"{run['model']}, {run['bands']} bands, x{run['scale']}, skip {skip}", err=True)
 
 
-@app.command(
-    epilog="Example: asnlsr import-tiles processed_tiles --out tiles --split swir1_swir2.npz"
-)
+@app.command(epilog="Example: asnlsr import-tiles processed_tiles --out tiles --split a.npz")
 def import_tiles(
     folder: Annotated[Path, typer.Argument(help="Folder of .mat tiles of the release.")],
     out: Annotated[Path, typer.Option(help="Folder for the tiles and the splits.")],
-    splits: Annotated[
-        list[Path] | None, typer.Option("--split", help="Split of the release (.npz), repeatable.")
-    ] = None,
+    split: Annotated[list[Path] | None, typer.Option(help="Split (.npz), repeatable.")] = None,
     force: Force = False,
 ) -> None:
     """Turn tiles and splits of the original release into those of prepare and split."""
     from asnlsr.tiles.official import import_tiles
 
-    import_tiles(folder, out, splits or (), force=force)
+    import_tiles(folder, out, split or (), force=force)
 
 
 @app.command(epilog="Example: asnlsr table metrics.csv --domain swir2 --format md")
 def table(
     metrics: Annotated[Path, typer.Argument(help="CSV file made by evaluate.")],
     domain: Annotated[Literal["swir1", "swir2"], typer.Option(help="Of the tiles.")] = "swir2",
-    format_: Annotated[
-        Literal["md", "csv", "latex"], typer.Option("--format", help="Of the table.")
-    ] = "md",
+    format_: Annotated[Format, typer.Option("--format", help="Of the table.")] = "md",
 ) -> None:
     """Print the results table."""
     from asnlsr.results.tables import read_metrics, render, results_table

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EEXIST, EISDIR
+from errno import EEXIST, EISDIR, ENOSPC
 from pathlib import Path
 
 
@@ -78,6 +79,13 @@ def replacing(path: Path) -> Iterator[Path]:
     with scratch(path) as temporary:
         yield temporary
         temporary.replace(path)
+
+
+def check_space(path: Path, size: int) -> None:
+    """Refuse to begin a file of so many bytes on a disk that has no room for it."""
+    folder = next(parent for parent in path.resolve().parents if parent.is_dir())
+    if shutil.disk_usage(folder).free < size:
+        raise OSError(ENOSPC, os.strerror(ENOSPC), str(path))
 
 
 def sha256(path: Path) -> str:

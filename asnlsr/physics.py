@@ -1,8 +1,7 @@
-"""Tiles as the networks see them: scaled radiance, by domain and role."""
+"""What stands between a scene and what a network sees: log scale, blur, decimation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -37,7 +36,6 @@ _CENTRE = 16.0  # not 15.5: shifts the low-resolution grid by half a high-resolu
 _VARIANCES = (6.306, 3.340)  # pixel^2 along the axes of the ellipse
 _ROTATION = 3.082  # rad, of the first axis against the columns
 _RANK_TOLERANCE = 1e-6  # of the largest singular value
-_PAD_MODE = {"scene": "reflect", "zero": "constant"}
 _CHUNK = 32  # outputs per banded matrix: wide enough for speed, narrow enough to be mostly band
 
 
@@ -76,11 +74,8 @@ def grid_offset(scale: int) -> float:
 
 
 def degrade(
-    cube: torch.Tensor,
-    scale: int = 4,
-    border: str = "scene",
-    psf: NDArray[np.float64] | None = None,
-) -> torch.Tensor:
+    cube: Tensor, scale: int = 4, border: str = "scene", psf: NDArray[np.float64] | None = None
+) -> Tensor:
     r"""Blur and decimate an image.
 
     .. math:: y_{ij} = \sum_{m,n=0}^{31} k_{mn}\, x_{ir - p + m,\, jr - p + n}, \quad
@@ -91,8 +86,9 @@ def degrade(
     cube : Tensor, shape (..., H, W)
     scale : int
         r.
-    border : {"scene", "zero"}
+    border : {"scene", "zero", "open"}
         Outside is the image, reflected at its edge, or zero as in the release (darker border).
+        "open": the image carries its :func:`halo`, which is lost, and nothing is outside.
     psf : ndarray, shape (32, 32), optional
         k; :func:`gaussian_psf` by default.
 
@@ -105,61 +101,8 @@ def degrade(
     >>> degrade(torch.ones(30, 128, 96)).shape
     torch.Size([30, 32, 24])
     """
-    images = cube.reshape(-1, *cube.shape[-2:])  # F.pad reflects three dimensions at most
-    low = blur_decimate(_surround(images, 2, scale, border), scale, psf)
-    h, w = cube.shape[-2] // scale, cube.shape[-1] // scale
-    return low[..., :h, :w].reshape(*cube.shape[:-2], h, w)
-
-
-def _surround(images: torch.Tensor, sides: int, scale: int, border: str) -> torch.Tensor:
-    """Add the halo to the last 1 or 2 dimensions."""
-    if border not in _PAD_MODE:
-        raise ValueError(f"border {border!r} is neither 'scene' nor 'zero'")
-    return F.pad(images, halo(scale) * sides, mode=_PAD_MODE[border])
-
-
-def blur_decimate(
-    padded: torch.Tensor, scale: int, psf: NDArray[np.float64] | None = None
-) -> torch.Tensor:
-    """Blur and decimate images (N, H, W) that carry their :func:`halo` already.
-
-    The kernel is a sum of few separable ones, its leading singular vectors. Their strided
-    correlations are products with banded matrices, several times faster on a CPU than
-    ``conv2d`` with one input channel.
-    """
-    columns, rows = (taps.to(padded) for taps in _separable(psf))
-    rank = len(columns)
-    n, height, width = padded.shape
-    h, w = ((side - SIZE) // scale + 1 for side in (height, width))
-    tall = padded.new_empty(n, rank, h, width)
-    for out, seen, banded in _banded(columns, h, scale):
-        product = banded.flatten(0, 1) @ padded[:, seen]
-        tall[:, :, out] = product.reshape(n, rank, -1, width)
-    low = padded.new_zeros(n, h, w)
-    for out, seen, banded in _banded(rows, w, scale):
-        for k in range(rank):
-            low[:, :, out] += tall[:, k, :, seen].bmm(banded[k].T.expand(n, -1, -1))
-    return low
-
-
-def _separable(psf: NDArray[np.float64] | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Taps along columns and along rows, (rank, 32) each, whose products sum to the kernel."""
-    left, values, right = np.linalg.svd(gaussian_psf() if psf is None else psf)
-    rank = int(np.count_nonzero(values > _RANK_TOLERANCE * values[0]))
-    return torch.as_tensor(left[:, :rank].T * values[:rank, None]), torch.as_tensor(right[:rank])
-
-
-def _banded(
-    taps: torch.Tensor, outputs: int, scale: int
-) -> Iterator[tuple[slice, slice, torch.Tensor]]:
-    """Yield chunks of outputs, the inputs that they see, and the matrices (rank, out, in)."""
-    for first in range(0, outputs, _CHUNK):
-        count = min(_CHUNK, outputs - first)
-        banded = taps.new_zeros(len(taps), count, (count - 1) * scale + SIZE)
-        for k in range(count):
-            banded[:, k, k * scale : k * scale + SIZE] = taps
-        seen = slice(first * scale, first * scale + banded.shape[2])
-        yield slice(first, first + count), seen, banded
+    height, width = cube.shape[-2:]
+    return ForwardOperator((height, width), scale, border, psf, like=cube)(cube)
 
 
 class ForwardOperator:
@@ -167,17 +110,16 @@ class ForwardOperator:
 
     .. math:: A X = \sum_k C_k X R_k^\top, \qquad A^\top Y = \sum_k C_k^\top Y R_k
 
-    with dense matrices: made once, fast up to some hundred pixels a side, for any iteration.
-    Both directions have a gradient.
+    The kernel is a sum of few separable ones, its leading singular vectors. Their strided
+    correlations are products with banded matrices, several times faster on a CPU than ``conv2d``
+    with one input channel. Both directions have a gradient.
 
     Parameters
     ----------
     size : (int, int)
         H, W.
-    scale, psf
+    scale, border, psf
         As of `degrade`.
-    border : {"scene", "zero", "open"}
-        As of `degrade`; "open": the image carries its :func:`halo`, and nothing is outside.
     like : Tensor, optional
         Its dtype and device; float32 on the CPU by default.
 
@@ -196,25 +138,79 @@ class ForwardOperator:
         scale: int = 4,
         border: str = "scene",
         psf: NDArray[np.float64] | None = None,
-        like: torch.Tensor | None = None,
+        like: Tensor | None = None,
     ) -> None:
-        self.columns, self.rows = (
-            _matrices(taps, side, scale, border).to(torch.empty(0) if like is None else like)
-            for taps, side in zip(_separable(psf), size, strict=True)
-        )
+        if border not in ("scene", "zero", "open"):
+            raise ValueError(f"border {border!r} is neither 'scene' nor 'zero' nor 'open'")
+        self.border = border
+        self.halo = (0, 0) if border == "open" else halo(scale)
+        self.padded = [side + sum(self.halo) for side in size]
+        self.low = [(side - SIZE) // scale + 1 for side in self.padded]
+        columns, rows = (taps.to(torch.empty(0) if like is None else like) for taps in _taps(psf))
+        self._rank = len(columns)
+        self._columns = _banded(columns, self.low[0], scale)
+        self._rows = _banded(rows, self.low[1], scale)
 
-    def __call__(self, cube: torch.Tensor) -> torch.Tensor:
+    def __call__(self, cube: Tensor) -> Tensor:
         """Blur and decimate (..., H, W) to (..., h, w)."""
-        return torch.einsum("khy,...yx,kwx->...hw", self.columns, cube, self.rows)
+        images = cube.reshape(-1, *cube.shape[-2:])  # F.pad reflects three dimensions at most
+        if self.border != "open":
+            mode = "reflect" if self.border == "scene" else "constant"
+            images = F.pad(images, self.halo * 2, mode=mode)
+        n, rank, (h, w) = len(images), self._rank, self.low
+        tall = images.new_empty(n, rank, h, self.padded[1])
+        for out, seen, banded in self._columns:
+            product = banded.flatten(0, 1) @ images[:, seen]
+            tall[:, :, out] = product.reshape(n, rank, -1, self.padded[1])
+        low = images.new_zeros(n, h, w)
+        for out, seen, banded in self._rows:
+            for k in range(rank):
+                low[:, :, out] += tall[:, k, :, seen].bmm(banded[k].T.expand(n, -1, -1))
+        return low.reshape(*cube.shape[:-2], h, w)
 
-    def adjoint(self, low: torch.Tensor) -> torch.Tensor:
+    def adjoint(self, low: Tensor) -> Tensor:
         """Spread (..., h, w) over the pixels (..., H, W) that it was made from."""
-        return torch.einsum("khy,...hw,kwx->...yx", self.columns, low, self.rows)
+        images = low.reshape(-1, *low.shape[-2:])
+        n = len(images)
+        tall = images.new_zeros(n, self._rank, self.low[0], self.padded[1])
+        for out, seen, banded in self._rows:
+            tall[..., seen] += images[:, None, :, out] @ banded
+        cube = images.new_zeros(n, *self.padded)
+        for out, seen, banded in self._columns:
+            cube[:, seen] += banded.flatten(0, 1).T @ tall[:, :, out].flatten(1, 2)
+        cube = self._fold(self._fold(cube, 1), 2)
+        return cube.reshape(*low.shape[:-2], *cube.shape[1:])
+
+    def _fold(self, cube: Tensor, axis: int) -> Tensor:
+        """Take the halo off; what lies in it comes from the pixels that it mirrors."""
+        before, after = self.halo
+        inside = cube.shape[axis] - before - after
+        image = cube.narrow(axis, before, inside)
+        if self.border == "scene":
+            image = image.clone()
+            image.narrow(axis, 1, before).add_(cube.narrow(axis, 0, before).flip(axis))
+            behind = cube.narrow(axis, before + inside, after)
+            image.narrow(axis, inside - 1 - after, after).add_(behind.flip(axis))
+        return image
 
 
-def _matrices(taps: torch.Tensor, length: int, scale: int, border: str) -> torch.Tensor:
-    """Correlations along one side as matrices (rank, outputs, length)."""
-    pixels = torch.eye(length, dtype=taps.dtype)
-    if border != "open":
-        pixels = _surround(pixels, 1, scale, border)
-    return (pixels.unfold(1, SIZE, scale) @ taps.T).permute(2, 1, 0)
+def _taps(psf: NDArray[np.float64] | None) -> tuple[Tensor, Tensor]:
+    """Taps along columns and along rows, (rank, 32) each, whose products sum to the kernel."""
+    left, values, right = np.linalg.svd(gaussian_psf() if psf is None else psf)
+    rank = int(np.count_nonzero(values > _RANK_TOLERANCE * values[0]))
+    return torch.as_tensor(left[:, :rank].T * values[:rank, None]), torch.as_tensor(right[:rank])
+
+
+def _banded(taps: Tensor, outputs: int, scale: int) -> list[tuple[slice, slice, Tensor]]:
+    """Return chunks of outputs, the inputs that they see, and the matrices (rank, out, in)."""
+    count = min(_CHUNK, outputs)
+    whole = taps.new_zeros(len(taps), count, (count - 1) * scale + SIZE)
+    for k in range(count):
+        whole[:, k, k * scale : k * scale + SIZE] = taps
+    chunks = []
+    for first in range(0, outputs, _CHUNK):
+        count = min(_CHUNK, outputs - first)
+        seen = (count - 1) * scale + SIZE
+        inputs = slice(first * scale, first * scale + seen)
+        chunks.append((slice(first, first + count), inputs, whole[:, :count, :seen].contiguous()))
+    return chunks

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import glob
 import hashlib
 import json
-import logging
-import os
-import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import matplotlib.image
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -23,12 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from asnlsr import __version__
-from asnlsr.files import naming, replacing, sha256
+from asnlsr.files import check_space, keep, naming, replacing, sha256
 from asnlsr.models.registry import spec
 from asnlsr.physics import log_scale, unscale
-from asnlsr.scenes.bands import BANDS, DOMAINS, BinnedScene, SceneBands, false_colour
-from asnlsr.scenes.envi import Scene, check_output, open_scene, resampled_fields, write_header
+from asnlsr.scenes.bands import BANDS, BinnedScene, SceneBands, quick_look
+from asnlsr.scenes.degrade import resampled_fields
+from asnlsr.scenes.envi import Scene, check_output, open_scene, write_header
 from asnlsr.training.folder import load_run
 
 WINDOW = 96  # low-resolution pixels a side that a network sees at once
@@ -39,6 +34,8 @@ LEAST = 16  # a side, of what the networks take
 # windows of SRFormer lie in them as they lie in the whole scene.
 _GRID = 6
 Span = tuple[int, int]
+Shape = tuple[int, int, int]
+Network = Callable[[Tensor], Tensor]
 Strips = Callable[[Sequence[int]], Iterator[Tensor]]
 
 
@@ -78,12 +75,7 @@ def ramps(along: Sequence[Span], overlap: int = OVERLAP, scale: int = 4) -> list
 
 @torch.no_grad()
 def enlarged_rows(
-    network: Callable[[Tensor], Tensor],
-    strips: Strips,
-    shape: tuple[int, int, int],
-    scale: int,
-    first: int = 0,
-    advance: Callable[[], object] = lambda: None,
+    network: Network, strips: Strips, shape: Shape, scale: int, first: int = 0
 ) -> Iterator[NDArray[np.float32]]:
     """Super-resolve a scene and yield its rows in blocks, each final: (bands, any, cols) of z.
 
@@ -99,8 +91,6 @@ def enlarged_rows(
         r.
     first : int
         Row of windows whose block comes first; the blocks do not depend on it.
-    advance : callable
-        Called after every window from there on.
     """
     rows, cols = spans(shape[1]), spans(shape[2])
     row_ramps, col_ramps = ramps(rows, scale=scale), ramps(cols, scale=scale)
@@ -115,8 +105,6 @@ def enlarged_rows(
             sr = network(strip[None, :, :, left:right])[0]
             sr *= row_ramps[n][:, None] * ramp
             blended[:, :, scale * left : scale * right] += sr
-            if n >= first:
-                advance()
         done = scale * ((rows[n + 1][0] if n + 1 < len(rows) else stop) - start)
         if n >= first:
             yield blended[:, :done].numpy()
@@ -126,7 +114,6 @@ def enlarged_rows(
 # Low-resolution pixels that an encoder takes at once, in 1 GB. Its gates look at means and maxima
 # over all that it is given, so that in windows abundances would depend on the window.
 _WHOLE = 400_000
-Network = Callable[[Tensor], Tensor]
 
 
 def in_pieces(network: Any, bands: SceneBands, group: int, unmixes: bool) -> tuple[Network, Strips]:  # noqa: ANN401
@@ -144,56 +131,40 @@ def in_pieces(network: Any, bands: SceneBands, group: int, unmixes: bool) -> tup
     unmixes : bool
         Whether it has an encoder.
     """
-    if unmixes and bands.scene.rows * bands.scene.cols <= _WHOLE:
-        return _unmixed(network, bands, group)
+    whole = unmixes and bands.scene.rows * bands.scene.cols <= _WHOLE
 
     def strips(starts: Sequence[int]) -> Iterator[Tensor]:
-        for strip in bands.strips(starts, WINDOW, 0):
-            yield log_scale(torch.from_numpy(strip))
+        if whole:
+            both = _unmixed(network, bands, group)
+            yield from (both[:, start : start + WINDOW] for start in starts)
+        else:
+            for strip in bands.strips(starts, WINDOW, 0):
+                yield log_scale(torch.from_numpy(strip))
 
     def super_resolve(window: Tensor) -> Tensor:
-        parts = [network(part).sr for part in torch.split(window, group, 1)]
+        domains = torch.chunk(window, len(bands.centres_nm) // group, 1)
+        if whole:
+            parts = [network.super_resolve(part[:, :group], part[:, group:]) for part in domains]
+        else:
+            parts = [network(part).sr for part in domains]
         return torch.cat(parts, 1) if len(parts) > 1 else parts[0]  # no copy of all bands
 
     return super_resolve, strips
 
 
 @torch.no_grad()
-def _unmixed(network: Any, bands: SceneBands, group: int) -> tuple[Network, Strips]:  # noqa: ANN401
-    """Put the abundances of every domain behind its bands; windows start from both."""
+def _unmixed(network: Any, bands: SceneBands, group: int) -> Tensor:  # noqa: ANN401
+    """Put the abundances of every domain behind its bands."""
     z = log_scale(torch.from_numpy(bands.read_rows(0, bands.scene.rows)))
-    both = torch.cat(
-        [torch.cat([part, network.encoder(part[None])[0]]) for part in torch.split(z, group)]
-    )
-    size = len(both) * group // len(z)  # of a domain: its bands and its abundances
-
-    def super_resolve(window: Tensor) -> Tensor:
-        parts = torch.split(window, size, 1)
-        return torch.cat([network.super_resolve(p[:, :group], p[:, group:]) for p in parts], 1)
-
-    return super_resolve, lambda starts: (both[:, start : start + WINDOW] for start in starts)
+    parts = [torch.cat([part, network.encoder(part[None])[0]]) for part in torch.split(z, group)]
+    return torch.cat(parts)
 
 
-_PICTURE = 1024  # pixels on the longer side, at most
-
-
-def quick_look(hdr: Path, png: Path) -> None:
-    """Draw a scene in false colour, SWIR1 beside SWIR2, thinned to at most 1024 pixels a side."""
-    scene = open_scene(hdr)
-    step = -(-max(scene.rows, scene.cols) // _PICTURE)
-    lines = [scene.read_rows(row, row + 1)[0, ::step] for row in range(0, scene.rows, step)]
-    cube = np.stack(lines).transpose(2, 0, 1)
-    pictures = [false_colour(cube, scene.wavelength_nm, domain) for domain in DOMAINS]
-    with replacing(png) as temporary:
-        matplotlib.image.imsave(temporary, np.concatenate(pictures, 1), format="png")
-
-
-logger = logging.getLogger(__name__)
 _WRITE_ROWS = 16  # rows that become radiance at a time
 _IDENTITY = "asnlsr identity"  # header field: hash of all that the output was made from
 
 
-def upscale(hdr: Path, run: Path, out: Path, progress: bool = True) -> None:
+def upscale(hdr: Path, run: Path, out: Path, progress: bool = True, force: bool = False) -> None:
     """Super-resolve a scene: ENVI header ``out``, pixels (.img) and a quick look (.png) beside it.
 
     A network of a fixed number of bands gives the binned bands of both domains, one that takes
@@ -208,57 +179,55 @@ def upscale(hdr: Path, run: Path, out: Path, progress: bool = True) -> None:
         Folder of a finished run.
     progress : bool
         Show a progress bar on stderr.
+    force : bool
+        Replace an output of another call.
 
     Raises
     ------
     FileNotFoundError, ValueError
         If the scene, the run or the output cannot be used; the message names it.
+    FileExistsError
+        If there is an output that this very call did not make.
     """
     run, out = Path(run), Path(out)
     network, record = load_run(run)
     scene, model = open_scene(hdr), spec(record["model"])
-    _check(scene, run, record, model.any_bands)
+    _check(scene, run, record)
     check_output(scene, out)
     bands = SceneBands(scene) if model.any_bands else BinnedScene(scene)
+    size, scale = len(bands.centres_nm), int(record["scale"])
     fields = _header_fields(bands, run, record)
-    if _made(out, fields[_IDENTITY]):
-        return
-    scale, size = int(record["scale"]), len(bands.centres_nm)
-    shape = (scale * scene.rows, scale * scene.cols, size)
-    part = _part(out, fields[_IDENTITY])
-    pieces = partial(in_pieces, network, bands, size if model.any_bands else BANDS, model.unmixes)
-    _write_pixels(part, out, pieces, (size, scene.rows, scene.cols), scale, progress)
-    # The header comes last: without it the pixels are not a scene.
-    with replacing(out) as new_hdr:
-        write_header(new_hdr, shape, _increasing(bands.centres_nm), **fields)
-        part.replace(out.with_suffix(".img"))
-    if bands.clipped:
-        logger.warning("%s: %d negative values clipped to 0", scene.img, bands.clipped)
-    quick_look(out, out.with_suffix(".png"))
+    img, png = out.with_suffix(".img"), out.with_suffix(".png")
+    ours = out.is_file() and fields[_IDENTITY] in out.read_text(errors="replace")
+    if not ours:
+        keep(out, img, png, force=force)
+    if not (ours and img.exists()):
+        part = _part(out, fields[_IDENTITY])
+        pieces = in_pieces(network, bands, size if model.any_bands else BANDS, model.unmixes)
+        _write_pixels(part, img, pieces, (size, scene.rows, scene.cols), scale, progress)
+        for old in (img, png):  # never beside a header that is not theirs
+            old.unlink(missing_ok=True)
+        with replacing(out) as new_hdr:
+            shape = (scale * scene.rows, scale * scene.cols, size)
+            # Bands of one centre apart: a channel at 1700 nm ends SWIR1 and begins SWIR2.
+            same = np.diff(bands.centres_nm, prepend=0) == 0
+            write_header(new_hdr, shape, bands.centres_nm + 1e-3 * same, **fields)
+        part.replace(img)
+        bands.tell_clipped()
+    if not png.exists():
+        quick_look(open_scene(out), png)
 
 
-def _increasing(centres_nm: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Tell bands of one centre apart: a channel at 1700 nm ends one domain and begins the other."""
-    apart: NDArray[np.float64] = centres_nm + 1e-3 * (np.diff(centres_nm, prepend=0) == 0)
-    return apart
-
-
-def _check(scene: Scene, run: Path, record: dict[str, Any], own: bool) -> None:
+def _check(scene: Scene, run: Path, record: dict[str, Any]) -> None:
     """Refuse a scene that does not suit the network of the run."""
+    scale, degraded = record["scale"], scene.header.get("degraded by")
     if min(scene.rows, scene.cols) < LEAST:
         raise ValueError(
             f"{scene.hdr}: {scene.rows} x {scene.cols} pixels; a network needs {LEAST} a side"
         )
-    if not own and record["bands"] != BANDS:
-        raise ValueError(f"{run}: a network for {record['bands']} bands; a domain has {BANDS}")
-    if record["config"].get("materials"):
+    if degraded not in (None, str(scale)):
         raise ValueError(
-            f"{run}: its abundance maps differ from window to window, which would leave seams; "
-            "choose a run without the setting materials"
-        )
-    if (degraded := str(scene.header.get("degraded by", record["scale"]))) != str(record["scale"]):
-        raise ValueError(
-            f"{run}: enlarges by {record['scale']}, but {scene.hdr} was degraded by {degraded}; "
+            f"{run}: enlarges by {scale}, but {scene.hdr} was degraded by {degraded}; "
             "choose another run"
         )
 
@@ -269,7 +238,7 @@ def _header_fields(bands: SceneBands, run: Path, record: dict[str, Any]) -> dict
     fields = resampled_fields(scene, scale, finer=True)
     fields["description"] = (
         f"{scene.name} enlarged by {scale} with {spec(record['model']).label} "
-        f"(run {run.resolve().name}, asnlsr {__version__}); radiance, W m-2 sr-1 nm-1"
+        f"(run {run.resolve().name}, asnlsr {version('asnlsr')}); radiance, W m-2 sr-1 nm-1"
     )
     if bands.fwhm_nm is not None:
         fields["fwhm"] = [f"{value:.10g}" for value in bands.fwhm_nm]
@@ -279,18 +248,6 @@ def _header_fields(bands: SceneBands, run: Path, record: dict[str, Any]) -> dict
     identity = [made_from, record["model"], record["config"], fields, WINDOW, OVERLAP]
     fields[_IDENTITY] = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     return fields
-
-
-def _made(out: Path, identity: str) -> bool:
-    """Tell whether ``out`` is there; refuse one that something else was made into."""
-    if not out.exists():
-        return False
-    if open_scene(out).header.get(_IDENTITY) != identity:
-        raise ValueError(
-            f"{out}: exists, made from another scene or by another run; remove it or choose "
-            "another --out"
-        )
-    return True
 
 
 def _part(out: Path, identity: str) -> Path:
@@ -304,45 +261,29 @@ def _part(out: Path, identity: str) -> Path:
 
 
 def _write_pixels(
-    part: Path,
-    out: Path,
-    pieces: Callable[[], tuple[Network, Strips]],
-    low_shape: tuple[int, int, int],
-    scale: int,
-    progress: bool,
+    part: Path, img: Path, pieces: tuple[Network, Strips], shape: Shape, scale: int, progress: bool
 ) -> None:
     """Write the pixels of the output to ``part``, or what is missing of them."""
-    size, *low_sides = low_shape
-    rows, cols = (spans(side) for side in low_sides)
-    row_bytes = 4 * size * scale * low_sides[1]
-    whole = scale * low_sides[0] * row_bytes
-    present = part.stat().st_size if part.exists() else 0
-    folder = next(parent for parent in out.resolve().parents if parent.is_dir())
-    if shutil.disk_usage(folder).free < whole - present:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out.with_suffix(".img")))
     # A block ends where the next row of windows begins; a half one is made again.
-    begins = [scale * start * row_bytes for start, _ in rows]
-    first = bisect_right([*begins[1:], whole], present)
-    if first == len(rows):
+    starts = [start for start, _ in spans(shape[1])]
+    ends = [4 * scale**2 * shape[0] * shape[2] * row for row in [*starts[1:], shape[1]]]
+    present = part.stat().st_size if part.exists() else 0
+    check_space(img, ends[-1] - present)
+    first = bisect_right(ends, present)
+    if first == len(ends):
         return
-    network, strips = pieces()
     part.parent.mkdir(parents=True, exist_ok=True)
-    part.touch()
-    os.truncate(part, begins[first])
-    with (
-        naming(out.with_suffix(".img")),
-        part.open("ab") as file,
-        tqdm(
-            total=len(rows) * len(cols), initial=first * len(cols),
-            unit="window", desc="upscale", disable=not progress,
-        ) as bar,
-    ):  # fmt: skip
+    blocks = enlarged_rows(*pieces, shape, scale, first)
+    bar = tqdm(total=len(ends), initial=first, unit="block", desc="upscale", disable=not progress)
+    with naming(img), part.open("ab") as file, bar:
+        file.truncate(ends[first - 1] if first else 0)
         try:
-            for block in enlarged_rows(network, strips, low_shape, scale, first, bar.update):
+            for block in blocks:
                 for z in np.split(block, range(_WRITE_ROWS, block.shape[1], _WRITE_ROWS), 1):
                     radiance = np.moveaxis(unscale(z), 0, -1)
                     file.write(np.ascontiguousarray(radiance, dtype="<f4").data)
                 file.flush()
+                bar.update()
         except ValueError:  # comes of the scene: who goes on would end there again
             part.unlink()
             raise

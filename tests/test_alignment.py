@@ -11,7 +11,6 @@ from asnlsr.models.registry import build
 from asnlsr.results.alignment import (
     abundances,
     domain_distances,
-    embed,
     mmd,
     pixels,
     proxy_a_distance,
@@ -134,28 +133,6 @@ def test_abundances_are_the_encoders_in_the_order_of_the_ids(tiny_tiles):
     np.testing.assert_allclose(found.sum(1), 1, rtol=1e-5)
     backward = abundances(network, tiny_tiles, "swir2", ids[::-1])
     np.testing.assert_array_equal(backward[::-1], found)
-
-
-# t-SNE
-
-
-def test_embedding_is_reproducible_and_joint():
-    source, target = normal(40, 0, 0, 0), normal(30, 50, 0, 0, seed=1)
-    first = embed(source, target, seed=0, perplexity=10)
-    second = embed(source, target, seed=0, perplexity=10)
-    for a, b, n in zip(first, second, (40, 30), strict=True):
-        assert a.shape == (n, 2)
-        np.testing.assert_array_equal(a, b)
-    # Far domains have no neighbours in common: every nearest neighbour is of the own domain.
-    joint = np.concatenate(first)
-    distance = np.linalg.norm(joint[:, None] - joint, axis=2) + 1e9 * np.eye(70)
-    assert np.array_equal(distance.argmin(1) < 40, np.arange(70) < 40)
-
-
-def test_random_starts_differ():
-    source, target = normal(40, 0, 0, 0), normal(30, 1, 0, 0, seed=1)
-    one, two = (embed(source, target, s, perplexity=10, init="random")[0] for s in (0, 1))
-    assert not np.allclose(one, two, atol=1)
 
 
 # All distances of two networks' abundances

@@ -140,16 +140,16 @@ DAMAGE = {
     ),
     "ignore value": (
         lambda hdr: edit(hdr, "byte order = 0", "byte order = 0\ndata ignore value = none"),
-        ["s.hdr", "data ignore value 'none'"],
+        ["s.hdr", "data ignore value = none"],
     ),
     "byte order": (
         lambda hdr: edit(hdr, "byte order = 0", "byte order = 7"),
-        ["s.hdr", "byte order '7'"],
+        ["s.hdr", "byte order = 7"],
     ),
-    "interleave": (lambda hdr: edit(hdr, "= bip", "= bap"), ["s.hdr", "interleave 'bap'"]),
+    "interleave": (lambda hdr: edit(hdr, "= bip", "= bap"), ["s.hdr", "interleave = bap"]),
     "no wavelengths": (lambda hdr: drop(hdr, "wavelength"), ["s.hdr", "no wavelength"]),
     "too few wavelengths": (lambda hdr: edit(hdr, "{ 1000 , ", "{ "), ["s.hdr", "151"]),
-    "wavelengths in words": (lambda hdr: edit(hdr, "{ 1000 ,", "{ red ,"), ["not a number"]),
+    "wavelengths in words": (lambda hdr: edit(hdr, "{ 1000 ,", "{ red ,"), ["wavelength", "'red'"]),
     "non-increasing": (
         lambda hdr: edit(hdr, "{ 1000 , 1010 , 1020", "{ 1000 , 1020 , 1010"),
         ["s.hdr", "do not increase"],
@@ -160,9 +160,9 @@ DAMAGE = {
     ),
     "units of other wavelengths": (
         lambda hdr: edit(hdr, "= Nanometers", "= Micrometers"),
-        ["s.hdr", "1e+06", "micrometers"],
+        ["s.hdr", "1e+06", "wavelength units"],
     ),
-    "wavenumbers": (lambda hdr: edit(hdr, "= Nanometers", "= Wavenumber"), ["wavenumber"]),
+    "wavenumbers": (lambda hdr: edit(hdr, "= Nanometers", "= Wavenumber"), ["Wavenumber"]),
     "no units": (lambda hdr: drop(hdr, "wavelength units"), ["s.hdr", "units"]),
 }
 

@@ -1,126 +1,159 @@
-"""The forward operator against a plain loop and its own algebra."""
+"""A degraded scene: the forward operator, commuting with the binning, in its place on the map."""
 
 import numpy as np
 import pytest
 import torch
 
-from asnlsr.physics import ForwardOperator, degrade, gaussian_psf, halo
-from benchmarks.reference.psf import plain_loop
+from asnlsr.physics import degrade
+from asnlsr.scenes.bands import BinnedScene
+from asnlsr.scenes.degrade import degrade_scene
+from asnlsr.scenes.envi import open_scene, write_scene
+from asnlsr.tiles.store import open_tiles
+from tests.conftest import make_scene, smooth_radiance
+from tests.test_cli import assert_refused
+from tests.test_envi import MAP, write_by_hand
 
 
-@pytest.mark.parametrize("border", ["scene", "zero"])
-@pytest.mark.parametrize("scale", [2, 4, 8])
-@pytest.mark.parametrize("kernel", ["gaussian", "random"])
-def test_equals_the_plain_loop(kernel, scale, border):
-    random = np.random.default_rng(0)
-    # The random kernel has full rank and no symmetry: a flip or a lost row would show.
-    psf = random.random((32, 32)) if kernel == "random" else gaussian_psf()
-    image = random.random((168, 50))  # more rows than one chunk of outputs at r = 2
-    low = degrade(torch.from_numpy(image), scale, border, psf).numpy()
-    expected = plain_loop(image, psf, scale, border)
-    np.testing.assert_allclose(low, expected, rtol=1e-6)
+def read(hdr):
+    scene = open_scene(hdr)
+    return scene, scene.read_rows(0, scene.rows)
 
 
-def test_single_precision_of_the_default_kernel():
-    image = np.random.default_rng(0).random((3, 64, 96))
-    low = degrade(torch.from_numpy(image).float()).numpy()
-    expected = plain_loop(image, gaussian_psf(), 4, "scene")
-    np.testing.assert_allclose(low, expected, rtol=2e-6)
+@pytest.mark.parametrize(("rows", "cols", "scale"), [(70, 45, 4), (33, 64, 2), (50, 31, 3)])
+def test_streamed_is_the_operator_on_the_whole(tmp_path, rows, cols, scale):
+    hdr = make_scene(tmp_path / "s.hdr", rows, cols, channels=3)
+    degrade_scene(hdr, tmp_path / "lr.hdr", scale, progress=False)
+    _, radiance = read(hdr)
+    expected = degrade(torch.from_numpy(radiance).movedim(-1, 0), scale).movedim(0, -1)
+    _, low = read(tmp_path / "lr.hdr")
+    assert low.shape == (rows // scale, cols // scale, 3)
+    np.testing.assert_allclose(low, expected, rtol=1e-5)
 
 
-def test_moments_of_the_kernel():
-    psf = gaussian_psf()
-    row, col = np.mgrid[:32, :32] - 16
-    assert psf.sum() == pytest.approx(1, abs=1e-12)
-    assert (psf * row).sum() == pytest.approx(0, abs=1e-5)
-    assert (psf * col).sum() == pytest.approx(0, abs=1e-5)
-    # Covariance of an ellipse with variances 6.306, 3.340 turned by t = 3.082 rad.
-    cos, sin = np.cos(3.082), np.sin(3.082)
-    assert (psf * col**2).sum() == pytest.approx(6.306 * cos**2 + 3.340 * sin**2, rel=1e-4)
-    assert (psf * row**2).sum() == pytest.approx(6.306 * sin**2 + 3.340 * cos**2, rel=1e-4)
-    assert (psf * row * col).sum() == pytest.approx((6.306 - 3.340) * cos * sin, rel=1e-3)
+def test_degrading_then_binning_is_binning_then_degrading(tiny_scenes, tiny_tiles, tmp_path):
+    # Both are linear, one along the spectrum and the other across the picture.
+    degrade_scene(tiny_scenes[0], tmp_path / "lr.hdr", progress=False)
+    bands = BinnedScene(open_scene(tmp_path / "lr.hdr")).read_rows(0, 16)
+    for domain, of_domain in zip(("swir1", "swir2"), np.split(bands, 2), strict=True):
+        store = open_tiles(tiny_tiles, domain)
+        tiles = store["lr"].values[store["scene"].values == "scene-0"]
+        np.testing.assert_allclose(of_domain, np.concatenate(tiles, axis=-1), rtol=1e-4)
 
 
-def test_wider_kernel_has_the_squared_variance():
-    row, col = np.mgrid[:32, :32] - 16
-    narrow, wide = gaussian_psf(0.9), gaussian_psf(1.1)
-    for axis in (row, col):
-        ratio = (wide * axis**2).sum() / (narrow * axis**2).sum()
-        assert ratio == pytest.approx((1.1 / 0.9) ** 2, rel=1e-3)
-    assert wide.sum() == pytest.approx(1)
+def place_of_light(hdr):
+    """Map coordinates (east, south) of the centroid of the first channel."""
+    scene, radiance = read(hdr)
+    light = radiance[..., 0] / radiance[..., 0].sum()
+    middle = (
+        (np.arange(scene.cols) + 0.5) @ light.sum(0),
+        (np.arange(scene.rows) + 0.5) @ light.sum(1),
+    )
+    info = [float(value) for value in scene.header["map info"][1:7]]
+    point, origin, size = info[:2], (info[2], -info[3]), info[4:]
+    return [o + (m - (p - 1)) * s for m, p, o, s in zip(middle, point, origin, size, strict=True)]
 
 
-def test_kernel_is_the_published_one_without_its_noise(shared):
-    published = np.loadtxt(shared / "data/official-format/psf_kernel_32x32.csv", delimiter=",")
-    ours = gaussian_psf()
-    assert np.corrcoef(ours.ravel(), published.ravel())[0, 1] > 0.99
-    # A turn or a shift of the kernel would fit worse.
-    for other in (ours.T, ours[:, ::-1], np.roll(ours, 1, axis=0), np.roll(ours, 1, axis=1)):
-        assert np.abs(ours - published).sum() < np.abs(other - published).sum()
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_light_stays_at_its_place_on_the_map(tmp_path, scale):
+    row, col = np.mgrid[:96, :96]
+    spot = np.exp(-((row - 40.3) ** 2 + (col - 57.7) ** 2) / (2 * 5**2))[..., None]
+    write_scene(tmp_path / "s.hdr", [spot], (96, 96, 1), [1000], map_info=MAP)
+    degrade_scene(tmp_path / "s.hdr", tmp_path / "lr.hdr", scale, progress=False)
+    east, south = place_of_light(tmp_path / "s.hdr")
+    assert (east, south) == pytest.approx((500000 + 58.2 * 3, -4100000 + 40.8 * 2.5), abs=1e-3)
+    assert place_of_light(tmp_path / "lr.hdr") == pytest.approx([east, south], abs=0.01)
 
 
-def test_constant_stays_constant():
-    low = degrade(torch.full((2, 40, 56), 0.3, dtype=torch.float64), 4, "scene")
-    np.testing.assert_allclose(low, 0.3, rtol=1e-5)
+def test_header_is_complete(tmp_path):
+    stored = np.full((32, 32, 3), 200)
+    hdr = write_by_hand(
+        tmp_path / "s.hdr", stored, "bil", 12,
+        wavelength=[1.0, 1.25, 1.5], units="Micrometers", fwhm="{0.01, 0.02, 0.03}",
+        bbl="{1, 0, 1}", data_gain_values="{0.5, 1, 2}", data_offset_values="{0, 10, 0}",
+        acquisition_time="noon", sensor_type="HySpex", map_info="{" + ", ".join(MAP) + "}",
+    )  # fmt: skip
+    degrade_scene(hdr, tmp_path / "lr.hdr", progress=False)
+    low, radiance = read(tmp_path / "lr.hdr")
+    np.testing.assert_allclose(radiance, np.broadcast_to([100, 210, 400], (8, 8, 3)), rtol=1e-5)
+    np.testing.assert_allclose(low.wavelength_nm, [1000, 1250, 1500])
+    np.testing.assert_allclose(low.fwhm_nm, [10, 20, 30])
+    assert low.usable.tolist() == [True, False, True]
+    assert low.header["acquisition time"] == "noon"
+    assert low.header["sensor type"] == "HySpex"
+    assert low.header["degraded by"] == "4"
+    assert [float(value) for value in low.header["map info"][5:7]] == [12, 10]
 
 
-def test_zero_border_loses_the_published_share_of_energy():
-    low = degrade(torch.ones(1, 128, 128), 4, "zero")[0]
-    assert low[8:24, 8:24].min() > 0.9999
-    edge = torch.cat([low[0], low[-1], low[:, 0], low[:, -1]])
-    assert 1 - edge.max().item() == pytest.approx(0.08, abs=0.01)
-    assert 1 - edge.min().item() == pytest.approx(0.42, abs=0.01)
+def test_what_bad_channels_hold_stays_in_them(tmp_path):
+    radiance = smooth_radiance(40, 40, 3)
+    radiance[5, 5] = [-0.01, np.nan, 0.02]
+    hdr = tmp_path / "s.hdr"
+    write_scene(hdr, [radiance], radiance.shape, [1000, 1100, 1200], bbl=[1, 0, 1])
+    degrade_scene(hdr, tmp_path / "lr.hdr", progress=False)
+    radiance[5, 5] = [0, 0, 0.02]
+    expected = degrade(torch.from_numpy(radiance).movedim(-1, 0)).movedim(0, -1)
+    np.testing.assert_allclose(read(tmp_path / "lr.hdr")[1], expected, rtol=1e-5)
 
 
-def test_grid_is_shifted_by_half_a_pixel():
-    ramp = torch.arange(128.0).expand(128, 128)
-    centre_of_cell = torch.arange(32) * 4 + 1.5
-    shift = degrade(ramp)[16] - centre_of_cell
-    np.testing.assert_allclose(shift[6:26], 0.5, atol=1e-3)
+# --- what is refused, and what is told ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("border", ["scene", "zero"])
-@pytest.mark.parametrize("scale", [2, 4, 8])
-@pytest.mark.parametrize("kernel", ["gaussian", "random"])
-def test_operator_is_the_degradation_and_has_its_adjoint(kernel, scale, border):
-    """Both directions against the loop-tested function and its gradient; size not square."""
-    random = np.random.default_rng(0)
-    psf = random.random((32, 32)) if kernel == "random" else gaussian_psf()
-    x = torch.from_numpy(random.random((3, 40, 72))).requires_grad_()
-    blur = ForwardOperator((40, 72), scale, border, psf, like=x)
-    ax = degrade(x, scale, border, psf)
-    np.testing.assert_allclose(blur(x).detach(), ax.detach(), rtol=1e-6)
-    y = torch.from_numpy(random.random(ax.shape))
-    (transposed,) = torch.autograd.grad(ax, x, y)
-    np.testing.assert_allclose(blur.adjoint(y), transposed, rtol=1e-6)
-    left, right = (blur(x) * y).sum().item(), (x * blur.adjoint(y)).sum().item()
-    assert left == pytest.approx(right, rel=1e-12)
+def test_verb_tells_negative_values(asnlsr, tmp_path, caplog):
+    radiance = smooth_radiance(64, 64, 5)
+    radiance[3, :4] = -0.001
+    write_scene(tmp_path / "s.hdr", [radiance], radiance.shape, np.linspace(1000, 1400, 5))
+    out = "--out", tmp_path / "lr.hdr"
+    code, printed, err = asnlsr("degrade", tmp_path / "s.hdr", *out, "--scale", 2)
+    assert (code, printed) == (0, "")
+    assert "4/4" in err  # 32 rows in blocks of 8
+    assert "20 negative values" in caplog.text
 
 
-@pytest.mark.parametrize("border", ["scene", "zero"])
-@pytest.mark.parametrize("scale", [2, 4, 8])
-def test_adjoint_in_single_precision(scale, border):
-    random = torch.Generator().manual_seed(0)
-    blur = ForwardOperator((64, 96), scale, border)
-    x = torch.rand(2, 64, 96, generator=random)
-    y = torch.rand(2, 64 // scale, 96 // scale, generator=random)
-    left, right = (blur(x).double() * y).sum(), (x * blur.adjoint(y).double()).sum()
-    assert abs(left / right - 1) < 1e-6
+@pytest.mark.parametrize(
+    ("out", "scale", "words"),
+    [
+        ("lr", 4, ["lr", "must end in .hdr"]),
+        ("s.hdr", 4, ["s.hdr", "overwrite"]),
+        ("lr.hdr", 1, ["scale 1"]),
+        ("lr.hdr", 32, ["16 x 16 pixels", "scale 32"]),
+        ("other.hdr", 4, ["other.hdr", "exists"]),
+        ("foreign.hdr", 4, ["foreign.img", "exists"]),
+        ("a.hdr", 4, ["a.hdr", "overwrite", "a.img.hdr"]),  # whose pixels are a.img
+    ],
+)
+def test_refused(asnlsr, tmp_path, out, scale, words):
+    for name in ("s", "other", "a"):
+        make_scene(tmp_path / f"{name}.hdr", 16, 16, channels=3)
+    (tmp_path / "a.hdr").rename(tmp_path / "a.img.hdr")
+    (tmp_path / "foreign.img").touch()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    options = "--out", tmp_path / out, "--scale", scale
+    assert_refused(asnlsr("degrade", tmp_path / "s.hdr", *options), *words)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-@pytest.mark.parametrize("scale", [2, 4, 8])
-def test_open_border_is_a_cut_out_of_a_scene(scale):
-    """What the operator sees of a tile with its halo is the tile of the degraded scene."""
-    scene = torch.rand(96, 128, dtype=torch.float64)
-    before, after = halo(scale)
-    blur = ForwardOperator((32 + before + after, 48 + before + after), scale, "open", like=scene)
-    window = scene[32 - before : 64 + after, 40 - before : 88 + after]
-    low = degrade(scene, scale)[32 // scale : 64 // scale, 40 // scale : 88 // scale]
-    assert torch.allclose(blur(window), low, rtol=1e-9)
+def test_force_replaces_all_but_the_input(tmp_path):
+    hdr = make_scene(tmp_path / "a.hdr", 16, 16, channels=3).rename(tmp_path / "a.img.hdr")
+    other = make_scene(tmp_path / "b.hdr", 16, 16, channels=3)
+    degrade_scene(hdr, other, progress=False, force=True)
+    assert open_scene(other).header["degraded by"] == "4"
+    with pytest.raises(ValueError, match="overwrite its own input"):
+        degrade_scene(hdr, tmp_path / "a.hdr", progress=False, force=True)
 
 
-def test_unknown_border_is_refused():
-    with pytest.raises(ValueError, match="border 'none'"):
-        degrade(torch.ones(32, 32), border="none")
-    with pytest.raises(ValueError, match="border 'none'"):
-        ForwardOperator((32, 32), border="none")
+def test_damaged_input_leaves_nothing(tmp_path):
+    radiance = smooth_radiance(64, 64, 3)
+    radiance[60, 7, 1] = np.nan
+    write_scene(tmp_path / "s.hdr", [radiance], radiance.shape, [1000, 1100, 1200])
+    make_scene(tmp_path / "m.hdr", 16, 16, channels=3, map_info=["UTM", "east"])
+    before = sorted(tmp_path.iterdir())
+    for name, words in (("s", r"s\.img: values in usable channels are NaN"), ("m", "map info")):
+        with pytest.raises(ValueError, match=words):
+            degrade_scene(tmp_path / f"{name}.hdr", tmp_path / "lr.hdr", progress=False)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_disk_that_is_too_small(asnlsr, tiny_scenes, tmp_path, small_files):
+    result = asnlsr("degrade", tiny_scenes[0], "--out", tmp_path / "lr.hdr")
+    assert_refused(result, "lr.img", "File too large")
+    assert not list(tmp_path.iterdir())

@@ -6,11 +6,15 @@ from collections import Counter
 
 import pandas as pd
 import pytest
+import torch
 
-from asnlsr.notebook.workspace import Workspace
+from asnlsr.config import Experiment
 from asnlsr.results.evaluate import evaluate
-from asnlsr.results.evidence import Planned, check_scenes, plan, read_results, record
+from asnlsr.results.evidence import check_scenes, plan, read_results, record
+from asnlsr.tiles.store import TileSet
+from asnlsr.training.folder import load_run
 from asnlsr.training.run import train
+from workflow.record_weights import export
 
 MODELS = ["bicubic", "esrt", "bandwise", "snlsr-frozen", "snlsr", "snlsr-unmix", "asnlsr"]
 
@@ -54,47 +58,38 @@ def test_plan_has_the_claims_first_then_goes_seed_by_seed_and_blind_before_as_re
     assert {run.seed for run in plan(MODELS, seeds=2)} == {0, 1}
 
 
-def test_name_of_a_planned_run_is_that_of_the_workspace(tmp_path):
-    space = Workspace("smoke", base=tmp_path)
-    assert Planned("asnlsr", "blind", "warm", 3).name == space.run("asnlsr", seed=3).name
-    name = Planned("asnlsr", "blind", "warm", 0, "skip=false").name
-    assert name == "asnlsr_skip=false-blind-warm-s0"
-
-
 @pytest.fixture
 def measured(tiny_tiles, tiny_split, tmp_path):
-    """Make a finished, measured run of bicubic with a seed; return workspace and function."""
-    space = Workspace("smoke", base=tmp_path / "data")
+    """Make a finished, measured run of bicubic with a seed; return the folder and a function."""
+    tiles = TileSet(tiny_tiles, tiny_split)
 
     def make(seed):
-        run = train(
-            "bicubic", tiny_tiles, tiny_split, space.run("bicubic", seed=seed),
-            preset="smoke", seed=seed,
-        )  # fmt: skip
-        evaluate([run], tiny_tiles, tiny_split, progress=False).to_csv(run / "metrics.csv")
+        experiment = Experiment("bicubic", "smoke", seed=seed)
+        run = train(experiment, tiles, tmp_path / "made/runs" / experiment.name)
+        evaluate([run], tiles, progress=False).to_csv(run / "metrics.csv", index=False)
         return run
 
-    return space, make
+    return tmp_path / "made", make
 
 
 def test_record_holds_what_is_there_and_names_what_is_missing(measured, tmp_path):
-    space, make = measured
-    wanted = [Planned("bicubic", "blind", "warm", seed) for seed in range(3)]
+    made, make = measured
+    wanted = [f"bicubic-blind-warm-s{seed}" for seed in range(3)]
     run = make(0)
-    assert record(space, wanted, tmp_path / "results", "make evidence").missing == [
+    assert record(made, wanted, tmp_path / "results", "make evidence").missing == [
         "bicubic-blind-warm-s1",
         "bicubic-blind-warm-s2",
     ]
     # The next piece, in a clone that no longer has the first run.
     shutil.rmtree(run)
     make(1)
-    assert record(space, wanted, tmp_path / "results", "x").missing == ["bicubic-blind-warm-s2"]
+    assert record(made, wanted, tmp_path / "results", "x").missing == ["bicubic-blind-warm-s2"]
     assert list(read_results(tmp_path / "results").runs) == [
         "bicubic-blind-warm-s0",
         "bicubic-blind-warm-s1",
     ]
     metrics = pd.read_csv(tmp_path / "results/metrics.csv.gz")
-    expected = pd.read_csv(space.run("bicubic", seed=1) / "metrics.csv")
+    expected = pd.read_csv(made / "runs/bicubic-blind-warm-s1/metrics.csv")
     for seed in (0, 1):
         found = metrics[(metrics["seed"] == seed) & (metrics["metric"] == "psnr")]["value"]
         truth = expected[expected["metric"] == "psnr"]["value"]
@@ -106,12 +101,12 @@ def test_record_holds_what_is_there_and_names_what_is_missing(measured, tmp_path
 
 
 def test_record_of_unchanged_results_is_the_same_bytes(measured, tmp_path):
-    space, make = measured
+    made, make = measured
     make(0)
-    folder, wanted = tmp_path / "results", [Planned("bicubic", "blind", "warm", 0)]
+    folder, wanted = tmp_path / "results", ["bicubic-blind-warm-s0"]
     before, after = (
         (
-            record(space, wanted, folder, "x").missing,
+            record(made, wanted, folder, "x").missing,
             [p.read_bytes() for p in sorted(folder.iterdir())],
         )
         for _ in range(2)
@@ -120,17 +115,17 @@ def test_record_of_unchanged_results_is_the_same_bytes(measured, tmp_path):
 
 
 def test_unfinished_run_is_missing(measured, tmp_path):
-    space, make = measured
+    made, make = measured
     (make(0) / "metrics.csv").unlink()
-    wanted = [Planned("bicubic", "blind", "warm", 0)]
-    assert record(space, wanted, tmp_path / "results", "x").missing == ["bicubic-blind-warm-s0"]
+    wanted = ["bicubic-blind-warm-s0"]
+    assert record(made, wanted, tmp_path / "results", "x").missing == ["bicubic-blind-warm-s0"]
 
 
 def test_results_on_other_scenes_are_not_mixed(measured, tmp_path):
-    space, make = measured
+    made, make = measured
     metrics = make(0) / "metrics.csv"
-    folder, wanted = tmp_path / "results", [Planned("bicubic", "blind", "warm", 0)]
-    results = record(space, wanted, folder, "x")
+    folder, wanted = tmp_path / "results", ["bicubic-blind-warm-s0"]
+    results = record(made, wanted, folder, "x")
     tested = set(pd.read_csv(metrics)["scene"].dropna())
     check_scenes(folder, results, [*tested, "else"])
     with pytest.raises(ValueError, match=f"holds results on other scenes .*{min(tested)}"):
@@ -138,12 +133,48 @@ def test_results_on_other_scenes_are_not_mixed(measured, tmp_path):
     before = (folder / "metrics.csv.gz").read_bytes()
     # A scene more, and the same ones in the test.
     identity, other = (metrics.parent / "run.json").read_text(), "0" * 64
-    tiles = json.loads(identity)["tiles_sha256"]
+    tiles = json.loads(identity)["pixels_sha256"]
     (metrics.parent / "run.json").write_text(identity.replace(tiles, other))
     with pytest.raises(ValueError, match=r"hold runs on different tiles"):
-        record(space, wanted, folder, "x")
+        record(made, wanted, folder, "x")
     (metrics.parent / "run.json").write_text(identity)
     metrics.write_text(metrics.read_text().replace(min(tested), "elsewhere"))
     with pytest.raises(ValueError, match=f"holds results on other scenes .*{min(tested)}"):
-        record(space, wanted, folder, "x")
+        record(made, wanted, folder, "x")
     assert (folder / "metrics.csv.gz").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def run(tiny_tiles, tiny_split, tmp_path_factory):
+    out = tmp_path_factory.mktemp("reference") / "run"
+    short = {"steps": 2, "warmup_steps": 2, "log_every": 2}
+    experiment = Experiment("asnlsr", "smoke", settings=short)
+    return train(experiment, TileSet(tiny_tiles, tiny_split), out)
+
+
+@pytest.fixture(scope="module")
+def exported(run, tiny_tiles, tiny_split):
+    export(run, TileSet(tiny_tiles, tiny_split), run.parent / "exported")
+    return run.parent / "exported"
+
+
+def test_weights_take_half_the_space_and_give_the_same_image(run, exported):
+    whole, half = (folder / "weights.safetensors" for folder in (run, exported))
+    assert half.stat().st_size < 0.55 * whole.stat().st_size
+    lr = torch.rand(1, 30, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found, truth = (load_run(folder)[0](lr).sr for folder in (exported, run))
+    assert found.dtype == torch.float32
+    # float16 has 11 bits: a relative error of 2**-11 of every weight, some layers deep.
+    assert torch.allclose(found, truth, atol=0.01)
+    assert not torch.equal(found, truth)
+
+
+def test_card_tells_the_numbers_that_the_weights_reach(exported, tiny_tiles, tiny_split):
+    metrics = evaluate([exported], TileSet(tiny_tiles, tiny_split), progress=False)
+    psnr = metrics.query("domain == 'swir2' and metric == 'psnr'")["value"].mean()
+    card = (exported / "README.md").read_text()
+    assert f"PSNR {psnr:.2f} dB" in card
+    assert "2 +\n  2 steps" in card
+    assert "1174824 parameters" in card
+    assert len(pd.read_csv(exported / "history.csv")) == 2

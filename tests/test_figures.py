@@ -1,21 +1,24 @@
 """Figures: what a picture shows, not how pretty it is."""
 
+import html
+import re
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.contour import ContourSet
 
 from asnlsr.notebook.figures import (
-    BOX_COLOUR,
     DOMAIN_COLOUR,
-    WIDTH,
-    architecture,
-    data_flow,
-    diagram,
+    domain_contours,
+    gain_strips,
     mark_domains,
     panel,
 )
-from asnlsr.scenes.bands import false_colour
+from asnlsr.scenes.bands import DOMAINS, false_colour
+from tests.smoke_book import ROOT
 
 mpl.use("Agg")
 WAVELENGTH_NM = np.array([1050.0, 1250.0, 1650.0, 1690.0])
@@ -70,66 +73,46 @@ def test_domains_are_marked_where_they_are():
     plt.close(figure)
 
 
-@pytest.fixture
-def drawing():
-    """Three boxes in a row and an arrow from the first to the last, below the one between."""
-    boxes = {
-        "in": (0.5, 0.3, "cube", "LR"),
-        "between": (1.5, 0.3, "convolution", "conv 3"),
-        "out": (2.5, 0.3, "sum", "+"),
-    }
-    figure = diagram(boxes, ["in between out"], [("in", "out", 0.9)])
-    yield figure
+def test_lowest_contour_of_a_domain_holds_nine_tenths_of_its_points():
+    source = np.random.default_rng(0).normal(size=(400, 2))
+    figure, ax = plt.subplots()
+    domain_contours(ax, source, source + 50)
+    contours = [drawn for drawn in ax.collections if isinstance(drawn, ContourSet)]
+    for drawn, inside in zip(contours, (0.9, 0), strict=True):
+        lowest = [mpl.path.Path(line) for line in drawn.get_paths()[0].to_polygons()]
+        held = np.any([line.contains_points(source) for line in lowest], axis=0)
+        assert held.mean() == pytest.approx(inside, abs=0.01)
+    colours = [mpl.colors.to_hex(drawn.get_facecolor()) for drawn in ax.collections[1::2]]
+    assert colours == [colour.lower() for colour in DOMAIN_COLOUR.values()]
     plt.close(figure)
 
 
-def test_arrows_of_a_diagram_run_from_edge_to_edge(drawing):
-    (ax,) = drawing.axes
-    first, between, last = (patch.get_path().get_extents() for patch in ax.patches)
-    tips = [arrow.xy for arrow in ax.texts if arrow.get_text() == ""]
-    assert tips[0] == pytest.approx((between.x0, 0.3))
-    assert tips[1] == pytest.approx((last.x0, 0.3))
-    assert tips[2] == pytest.approx((2.5, last.y1))  # from below: y runs downwards
-    starts = [line.get_xydata()[0] for line in ax.lines]
-    assert starts[0] == pytest.approx((first.x1, 0.3))
-    assert starts[2] == pytest.approx((0.5, first.y1))
-
-
-def test_detour_of_a_diagram_keeps_its_line_and_stays_inside(drawing):
-    (ax,) = drawing.axes
-    assert ax.lines[2].get_xydata()[1:].tolist() == [[0.5, 0.9], [2.5, 0.9]]
-    assert ax.get_xlim() == (0, WIDTH)
-    assert ax.get_ylim()[0] > 0.9
-    assert drawing.get_size_inches().tolist() == pytest.approx([WIDTH, ax.get_ylim()[0]])
-
-
-def test_boxes_of_a_diagram_say_what_they_are(drawing):
-    (ax,) = drawing.axes
-    assert [text.get_text() for text in ax.texts][:3] == ["LR", "conv 3", "+"]
-    faces = [mpl.colors.to_hex(patch.get_facecolor()) for patch in ax.patches]
-    assert faces[1] == BOX_COLOUR["convolution"].lower()
-    # The text fits into its box.
-    drawing.canvas.draw()
-    for patch, text in zip(ax.patches, ax.texts, strict=False):
-        box, words = patch.get_window_extent(), text.get_window_extent()
-        assert box.x0 < words.x0 < words.x1 < box.x1
-
-
-@pytest.mark.parametrize("draw", [architecture, data_flow])
-def test_drawings_are_tidy(draw):
-    """No two boxes or texts overlap, nothing is cut off, and every text fits into its box."""
-    figure = draw()
-    (ax,) = figure.axes
-    figure.canvas.draw()
-    words = [text.get_window_extent() for text in ax.texts if text.get_text()]
-    assert len(words) > 10
-    for n, extent in enumerate(words):
-        assert figure.bbox.x0 <= extent.x0 < extent.x1 <= figure.bbox.x1
-        assert figure.bbox.y0 <= extent.y0 < extent.y1 <= figure.bbox.y1
-        assert [other for other in words[:n] if extent.overlaps(other)] == []
-    frames = [patch.get_window_extent() for patch in ax.patches if patch.get_visible()]
-    for n, frame in enumerate(frames):
-        assert [other for other in frames[:n] if frame.overlaps(other)] == []
-        (inside,) = [w for w in words if frame.contains((w.x0 + w.x1) / 2, (w.y0 + w.y1) / 2)]
-        assert frame.x0 < inside.x0 < inside.x1 < frame.x1
+def test_gains_are_dots_with_a_bar_at_their_mean():
+    gains = pd.DataFrame({"swir1": [1.0, 2.0, 6.0], "swir2": [0.0, -1.0, -2.0]})
+    figure, ax = plt.subplots()
+    gain_strips(ax, {"first": gains, "second": gains + 1})
+    dots = [line.get_ydata().tolist() for line in ax.lines if line.get_marker() == "o"]
+    assert dots == [[1, 2, 6], [0, -1, -2], [2, 3, 7], [1, 0, -1]]
+    bars = [bar.get_segments()[0] for bar in ax.collections]
+    assert [bar[0, 1] for bar in bars] == [3, -1, 4, 0]
+    assert [round(bar[:, 0].mean(), 2) for bar in bars] == [-0.15, 0.15, 0.85, 1.15]
+    assert [text.get_text() for text in ax.get_xticklabels()] == ["first", "second"]
+    names = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert names == [domain.title for domain in DOMAINS.values()]
     plt.close(figure)
+
+
+@pytest.mark.parametrize(
+    "source", sorted((ROOT / "book/drawings").glob("*.dot")), ids=lambda path: path.stem
+)
+def test_drawings_are_those_of_their_sources(source):
+    """Every word of the source is drawn (`make drawings`), in letters that a phone shows."""
+    svg = html.unescape(source.with_suffix(".svg").read_text())
+    labels = re.findall(r'label="\s*([^"]+?)\s*"', source.read_text())
+    words = {line for label in labels for line in label.split("\\n") if line.strip()}
+    assert len(words) > 5
+    assert words <= set(re.findall(r">([^<>]+)</text>", svg))
+    width = float(re.search(r'<svg width="([\d.]+)pt"', svg)[1])
+    assert 11 * 358 / width >= 9  # pixels, from 11 points, where the column is 358 wide
+    chapters = "".join(path.read_text() for path in (ROOT / "book").glob("*.ipynb"))
+    assert f"(drawings/{source.stem}.svg)" in chapters

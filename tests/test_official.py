@@ -14,12 +14,15 @@ from scipy.io import loadmat, savemat
 from asnlsr.config import training_config
 from asnlsr.models.registry import build
 from asnlsr.results.evaluate import evaluate
-from asnlsr.tiles.store import open_tiles, read_split, tile_ids, write_split
+from asnlsr.scenes.bands import DOMAINS
+from asnlsr.tiles.official import import_tiles, read_npz_split
+from asnlsr.tiles.store import open_tiles, read_split, tile_ids
 from asnlsr.training.batches import TileDataModule
 from asnlsr.training.folder import load_run
 from asnlsr.training.official import ORIGINALS, export_weights, import_weights
 from tests.test_cli import assert_refused
 
+STEMS = [f"abu-{scene}_N{n}_SUBTILE" for scene in ("airport-1", "urban-4") for n in (0, 1)]
 TILES = ["abu-airport-1/0/0", "abu-airport-1/36/36", "abu-urban-4/0/0", "abu-urban-4/36/36"]
 
 
@@ -70,31 +73,33 @@ def test_import_and_export_lose_nothing(random_weights, tmp_path, name):
     assert all(back[key].dtype == weights[key].dtype for key in weights)
 
 
-def test_names_go_to_the_right_places(random_weights, tmp_path):
-    """Where two weights have one shape only the name tells them apart: some of the list."""
-    weights = random_weights("SNLSR")
-    import_weights(save(tmp_path / "o.pth", "SNLSR", weights), tmp_path / "run")
-    ours = load_file(tmp_path / "run/weights.safetensors")
-    for here, there in {
+PLACES = {
+    "SNLSR": {
         "sr.stages.1.blocks.2.esa.stride.weight": "block6.ESA.conv2.weight",
         "sr.stages.0.blocks.0.esa.refine.0.weight": "block1.ESA.conv_max.weight",
         "sr.stages.0.blocks.1.sanl.key.weight": "block2.NL.convk.0.weight",
         "sr.stages.1.up.weight": "Up2.1.0.weight",
         "encoder.layers.4.mlp.0.weight": "SPDN.layers.4.mpl.0.weight",
-    }.items():
-        assert torch.equal(ours[here], weights[there])
-    weights = random_weights("ESRTNetwork")
-    import_weights(save(tmp_path / "o.pth", "ESRTNetwork", weights), tmp_path / "run")
+    },
+    "ESRTNetwork": {
+        "body.s2": "esrt.body.0.weight2.scale",
+        "body.blocks.1.low.s3": "esrt.body.0.encoder2.decoder_low.weight3.scale",
+        "body.blocks.2.high.unit2.s1": "esrt.body.0.encoder3.decoder_high.layer2.weight1.scale",
+        "body.blocks.0.last.mix.weight": "esrt.body.0.encoder1.alise.layer4.conv.weight",
+        "branch.0.2.weight": "esrt.up.0.2.weight",
+        "neck.bias": "esrt.reduce.bias",
+    },
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_names_go_to_the_right_places(random_weights, tmp_path, name):
+    """Where two weights have one shape only the name tells them apart: some of the list."""
+    weights = random_weights(name)
+    import_weights(save(tmp_path / "o.pth", name, weights), tmp_path / "run")
     ours = load_file(tmp_path / "run/weights.safetensors")
-    for here, there in {
-        "body.s2": "body.0.weight2.scale",
-        "body.blocks.1.low.s3": "body.0.encoder2.decoder_low.weight3.scale",
-        "body.blocks.2.high.unit2.s1": "body.0.encoder3.decoder_high.layer2.weight1.scale",
-        "body.blocks.0.last.mix.weight": "body.0.encoder1.alise.layer4.conv.weight",
-        "branch.0.2.weight": "up.0.2.weight",
-        "neck.bias": "reduce.bias",
-    }.items():
-        assert torch.equal(ours[here], weights[f"esrt.{there}"])
+    for here, there in PLACES[name].items():
+        assert torch.equal(ours[here], weights[there])
 
 
 @pytest.mark.parametrize("name", ORIGINALS)
@@ -125,10 +130,8 @@ def checkpoint(tmp_path):
 def test_command_imports(asnlsr, checkpoint, tmp_path):
     code, out, err = asnlsr("import-weights", checkpoint(), "--out", tmp_path / "run")
     assert (code, out, err) == (0, "", "rcam, 3 bands, x2, skip on\n")
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-        "run.json",
-        "weights.safetensors",
-    ]
+    written = {path.name for path in (tmp_path / "run").iterdir()}
+    assert written == {"run.json", "weights.safetensors"}
 
 
 STEM = "upsample_subnets.0.pre_db.0.bias"
@@ -176,83 +179,98 @@ def test_other_checkpoints_are_refused(asnlsr, checkpoint, tmp_path):
     refused(path, "model_class, model_state_dict and h_params")
 
 
-# --- tiles -------------------------------------------------------------------------------------
+# --- tiles and splits --------------------------------------------------------------------------
+
+SISR, ADVERSARIAL = (f"swir1_{middle}_swir2_val" for middle in ("sisr", "swir2_adversarial"))
 
 
-@pytest.mark.parametrize("folder", [".", "swir_park_dom1_x4", "swir_park_dom2_x4"])
+@pytest.fixture(scope="module")
+def imported(shared, tmp_path_factory):
+    """Import the official tiles and both splits: the folder."""
+    folder, out = shared / "data/official-format", tmp_path_factory.mktemp("imported") / "tiles"
+    import_tiles(folder, out, [folder / f"{name}.npz" for name in (SISR, ADVERSARIAL)])
+    return out
+
+
 @pytest.mark.parametrize(("domain", "dom"), [("swir1", "dom1"), ("swir2", "dom2")])
-def test_mat_folder_opens_as_tiles(official, tiny_tiles, folder, domain, dom):
-    store, ours = open_tiles(official / folder, domain), open_tiles(tiny_tiles, domain)
+def test_imported_store_is_as_prepare_makes_it(official, imported, tiny_tiles, domain, dom):
+    store, ours = open_tiles(imported, domain), open_tiles(tiny_tiles, domain)
     assert tile_ids(store) == TILES
     for name in ("hr", "lr", "lr_x2"):
         assert store[name].dims == ours[name].dims
-        assert store[name].dtype == ours[name].dtype
-    assert set(ours.coords) <= set(store.coords)
-    assert {"tile", "scale", "border", "psf"} <= set(store.attrs)
+        assert store[name].encoding["chunks"] == ours[name].encoding["chunks"]
+    assert set(store.coords) == set(ours.coords)
+    assert set(store.attrs) == set(ours.attrs)
+    assert [store.attrs[key] for key in ("domain", "border", "scale")] == [domain, "zero", 4]
     assert np.allclose(store["wavelength_nm"], ours["wavelength_nm"], atol=5)
-    mat = loadmat(official / f"swir_park_{dom}_x4/abu-urban-4_N1_SUBTILE.mat")
-    for name, variable in {"hr": "hr_hsi", "lr": "lr_hsi", "lr_x2": "lr_hsi_div2"}.items():
-        stored = mat[variable].transpose(2, 0, 1).astype(np.float32)
-        assert np.array_equal(store[name].isel(tile=[3, 0]).values[0], stored)
-        assert np.array_equal(store[name][3, 4:8, 2, ::3].values, stored[4:8, 2, ::3])
+    for n, stem in enumerate(STEMS):
+        mat = loadmat(official / f"swir_park_{dom}_x4/{stem}.mat")
+        for name, variable in {"hr": "hr_hsi", "lr": "lr_hsi", "lr_x2": "lr_hsi_div2"}.items():
+            stored = mat[variable].transpose(2, 0, 1).astype(np.float32)
+            assert np.array_equal(store[name][n], stored)
 
 
-def test_tiles_are_read_when_they_are_used(official, monkeypatch):
-    import asnlsr.tiles.official
-
-    read = []
-    monkeypatch.setattr(
-        asnlsr.tiles.official, "loadmat", lambda f, **k: read.append(f.stem) or loadmat(f, **k)
-    )
-    store = open_tiles(official, "swir1")
-    read.clear()
-    store["lr"].isel(tile=[2]).load()
-    assert read == ["abu-urban-4_N0_SUBTILE"]
-
-
-@pytest.fixture
-def copied(official, tmp_path):
-    """Copy the official tiles to where they can be damaged."""
-    return shutil.copytree(official, tmp_path / "tiles", copy_function=shutil.copyfile)
-
-
-def test_damaged_tiles_are_named(asnlsr, copied, tmp_path):
-    (copied / "swir_park_dom1_x4").chmod(0o755)
-    file = copied / "swir_park_dom1_x4/abu-urban-4_N1_SUBTILE.mat"
-    whole, mat = file.read_bytes(), loadmat(file)
-    split = ("split", copied, "--by", "tile", "--out", tmp_path / "s.json")
-    file.write_bytes(whole[:5000])
-    assert_refused(asnlsr(*split), file, "not a tile")
-    savemat(file, {"picture": np.zeros(3)})
-    assert_refused(asnlsr(*split), file, "not a tile")
-    savemat(file, {"metadata": {"scene": "s"}})
-    assert_refused(asnlsr(*split), file, "not a tile")
-    mat["hr_hsi"][3, 4, 5] = np.nan
-    savemat(file, {k: v for k, v in mat.items() if not k.startswith("__")})
-    with pytest.raises(ValueError, match=r"N1_SUBTILE\.mat: hr_hsi .* not finite"):
-        open_tiles(copied, "swir1")["hr"].load()
-
-
-# --- splits ------------------------------------------------------------------------------------
-
-
-def test_splits_are_read(official):
+def test_splits_are_converted(imported):
     """The roles as the readme of the files describes them; `test` repeats `val`."""
-    split = read_split(official / "swir1_swir2_adversarial_swir2_val.npz", official)
-    assert split == {
+    assert read_split(imported / f"{ADVERSARIAL}.json", imported) == {
         "source_train": TILES[:2],
         "target_train": TILES[2:3],
         "val": TILES[3:],
         "test": TILES[3:],
     }
-    alone = read_split(official / "swir1_sisr_swir2_val.npz")
-    assert alone["source_train"] == ["abu-airport-1_N0_SUBTILE", "abu-airport-1_N1_SUBTILE"]
-    assert alone["target_train"] == []
+    alone = read_split(imported / f"{SISR}.json")
+    assert (alone["source_train"], alone["target_train"]) == (TILES[:2], [])
 
 
-def test_split_of_other_tiles_is_refused(official, tiny_tiles):
-    with pytest.raises(ValueError, match="3 of its tiles, such as abu-airport-1_N0_SUBTILE"):
-        read_split(official / "swir1_sisr_swir2_val.npz", tiny_tiles)
+def test_earlier_tiles_are_kept_unless_forced(official, imported, tmp_path):
+    start, out = official / "swir_park_dom2_x4", tmp_path / "tiles"  # one folder tells the other
+    import_tiles(start, out, progress=False)
+    for domain in DOMAINS:
+        assert open_tiles(out, domain).load().identical(open_tiles(imported, domain).load())
+    split = official / f"{SISR}.npz"
+    with pytest.raises(FileExistsError, match=r"swir1\.zarr"):
+        import_tiles(start, out, [split], progress=False)
+    import_tiles(start, out, [split], force=True, progress=False)
+    assert {path.name for path in out.iterdir()} == {f"{SISR}.json", "swir1.zarr", "swir2.zarr"}
+
+
+def test_damaged_tiles_are_named(official, tmp_path):
+    copy = shutil.copytree(official, tmp_path / "official", copy_function=shutil.copyfile)
+    file = copy / "swir_park_dom2_x4/abu-urban-4_N1_SUBTILE.mat"
+    file.parent.chmod(0o755)
+    whole, mat = file.read_bytes(), loadmat(file)
+    mat = {key: value for key, value in mat.items() if not key.startswith("__")}
+
+    def refused(match, error=ValueError):
+        with pytest.raises(error, match=match):
+            import_tiles(copy, tmp_path / "tiles", progress=False)
+        assert not (tmp_path / "tiles").exists()
+
+    file.write_bytes(whole[:5000])
+    refused(r"N1_SUBTILE\.mat: not a tile")
+    for content in ({"picture": np.zeros(3)}, {"metadata": {"scene": "s"}}):
+        savemat(file, content)
+        refused(r"N1_SUBTILE\.mat: not a tile")
+    savemat(file, mat | {"lr_hsi": mat["lr_hsi"][1:]})
+    refused(r"N1_SUBTILE\.mat: .*lr_hsi is .* must be \(30, 16, 16\)")
+    mat["hr_hsi"][3, 4, 5] = np.nan
+    savemat(file, mat)
+    refused(r"N1_SUBTILE\.mat: .*hr_hsi .* not finite")
+    (copy / "swir_roof_dom2_x4").mkdir()
+    (copy / "swir_roof_dom2_x4" / file.name).write_bytes(whole)
+    refused("a second tile of this name")
+    shutil.rmtree(copy / "swir_roof_dom2_x4")
+    file.unlink()
+    refused("abu-urban-4_N1_SUBTILE is in one domain only")
+    shutil.rmtree(file.parent)
+    refused("no .mat tiles of swir2", FileNotFoundError)
+
+
+def test_split_of_other_tiles_is_refused(official, tmp_path):
+    path = save_split(tmp_path / "s.npz", {"SWIR_1": [STEMS[0]], "SWIR_2": ["elsewhere"]})
+    with pytest.raises(ValueError, match=r"s\.npz: 2 of its tiles, such as b, are not among"):
+        import_tiles(official, tmp_path / "tiles", [path], progress=False)
+    assert not (tmp_path / "tiles").exists()
 
 
 def save_split(path, train):
@@ -265,14 +283,15 @@ def save_split(path, train):
 def test_split_with_numpy_strings_is_read(tmp_path):
     names = np.array(["a_N0", "a_N1"])
     path = save_split(tmp_path / "s.npz", {"SWIR_1": names, "SWIR_2": list(names)})
-    assert read_split(path)["source_train"] == read_split(path)["target_train"] == list(names)
+    split = read_npz_split(path)
+    assert split["source_train"] == split["target_train"] == list(names)
 
 
-def test_hostile_pickle_is_refused_and_does_not_run(asnlsr, official, tmp_path):
+def test_hostile_pickle_is_refused_and_does_not_run(official, tmp_path):
     for train in ({"SWIR_1": Hostile(tmp_path / "hacked"), "SWIR_2": []}, {"SWIR_1": [eval]}):
         path = save_split(tmp_path / "s.npz", train)
-        result = asnlsr("evaluate", "run", "--tiles", official, "--split", path, "--out", "m.csv")
-        assert_refused(result, path, "could run code")
+        with pytest.raises(ValueError, match=r"s\.npz: .* could run code"):
+            import_tiles(official, tmp_path / "tiles", [path], progress=False)
     assert not (tmp_path / "hacked").exists()
     np.load(path, allow_pickle=True)["val"]  # the file is whole: only its content is refused
     pickle.loads(pickle.dumps(Hostile(tmp_path / "hacked")))
@@ -284,30 +303,25 @@ def test_hostile_pickle_is_refused_and_does_not_run(asnlsr, official, tmp_path):
 )
 def test_other_npz_files_are_refused(tmp_path, train):
     path = save_split(tmp_path / "s.npz", train)
-    with pytest.raises(ValueError, match=r"s\.npz: not a split of the original release"):
-        read_split(path)
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"s\.npz: not a split of the original release"):
-        read_split(path)
+    for content in (path.read_bytes(), path.read_bytes()[:200]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"s\.npz: not a split of the original release"):
+            read_npz_split(path)
 
 
 # --- together ----------------------------------------------------------------------------------
 
 
-def test_official_files_train_and_evaluate(official, random_weights, tmp_path):
-    split = official / "swir1_swir2_adversarial_swir2_val.npz"
+def test_official_files_train_and_evaluate(imported, random_weights, tmp_path):
+    split = imported / f"{ADVERSARIAL}.json"
     config = training_config("smoke", "rcam", "published")
     batch = TileDataModule(
-        official, split, config, 0, "as-released", target=False, mixed=True, half=True
+        imported, split, config, 0, "as-released", target=False, mixed=True, half=True
     ).batches[0]
     assert batch["lr_x2"].shape == (2, 30, 32, 32)
     name = "ESRTNetwork"
     import_weights(save(tmp_path / "o.pth", name, random_weights(name)), tmp_path / "run")
-    write_split(read_split(split, official), tmp_path / "split.json")
-    tables = [
-        evaluate([tmp_path / "run"], official, path, progress=False)
-        for path in (split, tmp_path / "split.json")
-    ]
-    psnr = [table[table["metric"] == "psnr"]["value"].tolist() for table in tables]
-    assert len(psnr[0]) == 2  # one tile in two domains
-    assert psnr[0] == psnr[1]
+    table = evaluate([tmp_path / "run"], imported, split, progress=False)
+    psnr = table[table["metric"] == "psnr"]["value"]
+    assert len(psnr) == 2  # one tile in two domains
+    assert np.isfinite(psnr).all()

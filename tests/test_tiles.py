@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 
@@ -16,23 +17,23 @@ from asnlsr.tiles.prepare import prepare, tile_origins
 from asnlsr.tiles.store import open_tiles, tile_ids
 from tests.conftest import make_scene, smooth_radiance
 
-
-def test_published_scene_gives_225_tiles():
-    assert len(tile_origins(5809, 128)) * len(tile_origins(620, 128)) == 225
+WAVELENGTH_NM = np.linspace(1000, 2500, 151)
 
 
 @pytest.mark.parametrize(
-    ("length", "origins"),
+    ("length", "tile", "origins"),
     [
-        (128, [0, 64]),
-        (63, []),
-        (100, [0, 36]),  # overlap 28 of 64
-        (96, [0]),  # overlap 32 would be half
-        (97, [0, 33]),  # overlap 31
+        (128, 64, [0, 64]),
+        (63, 64, []),
+        (100, 64, [0, 36]),  # overlap 28 of 64
+        (96, 64, [0]),  # overlap 32 would be half
+        (97, 64, [0, 33]),  # overlap 31
+        (620, 128, [0, 128, 256, 384, 492]),  # of a published scene, which gives 45 x 5 tiles
     ],
 )
-def test_last_tile_is_moved_back_or_dropped(length, origins):
-    assert tile_origins(length, 64) == origins
+def test_last_tile_is_moved_back_or_dropped(length, tile, origins):
+    assert tile_origins(length, tile) == origins
+    assert len(tile_origins(5809, 128)) == 45
 
 
 @pytest.fixture(scope="module")
@@ -79,94 +80,90 @@ def test_store_tells_where_it_came_from(tiny_scenes, tiny_tiles):
         assert store["lr_x2"].dims == ("tile", "band", "y_x2", "x_x2")
         assert store["hr"].encoding["chunks"] == (1, 30, 64, 64)
         recipe = json.loads(json.dumps(store.attrs))
+        assert set(recipe) == {"tile", "scale", "border", "domain", "psf", "scenes"}  # no version
         assert (recipe["tile"], recipe["scale"], recipe["border"]) == (64, 4, "scene")
         np.testing.assert_allclose(recipe["psf"], gaussian_psf(), rtol=1e-12)
-        _, centres = bin_response(DOMAINS[domain], np.linspace(1000, 2500, 151))
+        _, centres = bin_response(DOMAINS[domain], WAVELENGTH_NM)
         np.testing.assert_allclose(store["wavelength_nm"], centres)
         for hdr, source in zip(tiny_scenes, recipe["scenes"], strict=True):
-            pixels = hdr.with_suffix(".img").read_bytes()
             assert source["name"] == hdr.stem
-            assert source["sha256"]["img"] == hashlib.sha256(pixels).hexdigest()
-            assert source["sha256"]["hdr"] == hashlib.sha256(hdr.read_bytes()).hexdigest()
+            for kind, digest in source["sha256"].items():
+                written = hdr.with_suffix(f".{kind}").read_bytes()
+                assert digest == hashlib.sha256(written).hexdigest()
 
 
 def test_opening_reads_no_pixels(tiny_scenes, tmp_path):
     prepare(tiny_scenes[:1], tmp_path, tile=64, progress=False)
     store = open_tiles(tmp_path, "swir2")
-    (tmp_path / "swir2.zarr" / "hr" / "1.0.0.0").write_bytes(
-        np.full((30, 64, 64), 0.25, "<f4").tobytes()
-    )
+    pixels = np.full((30, 64, 64), 0.25, "<f4").tobytes()
+    (tmp_path / "swir2.zarr/hr/1.0.0.0").write_bytes(pixels)
     assert (store["hr"][1] == 0.25).all()
+
+
+def prepared(folder, radiance, **fields):
+    """Write a scene of 64 x 64 pixels and prepare it: the stores of both domains."""
+    write_scene(folder / "s.hdr", [radiance], radiance.shape, WAVELENGTH_NM, **fields)
+    prepare([folder / "s.hdr"], folder / "tiles", tile=64, progress=False, force=True)
+    return {domain: open_tiles(folder / "tiles", domain).load() for domain in DOMAINS}
 
 
 def test_negative_values_are_clipped_and_counted(tmp_path, caplog):
     radiance = smooth_radiance(64, 64, 151)
     radiance[10, 20, [5, 80]] = -1.0  # 1050 and 1800 nm
-    write_scene(tmp_path / "s.hdr", [radiance], radiance.shape, np.linspace(1000, 2500, 151))
-    prepare([tmp_path / "s.hdr"], tmp_path / "tiles", tile=64, progress=False)
+    stores = prepared(tmp_path, radiance)
     assert "s.img: 2 negative values clipped to 0" in caplog.text
     radiance[10, 20, [5, 80]] = 0.0
-    for domain in DOMAINS:
-        store = open_tiles(tmp_path / "tiles", domain)
+    for domain, store in stores.items():
         assert store.attrs["scenes"][0]["negative_clipped"] == 2
-        weights, _ = bin_response(DOMAINS[domain], np.linspace(1000, 2500, 151))
+        weights, _ = bin_response(DOMAINS[domain], WAVELENGTH_NM)
         np.testing.assert_allclose(store["hr"][0, :, 10, 20], weights @ radiance[10, 20], rtol=1e-5)
 
 
 def test_dark_pixels_stay_zero(tmp_path):
-    radiance = np.zeros((64, 64, 151), np.float32)
-    write_scene(tmp_path / "s.hdr", [radiance], radiance.shape, np.linspace(1000, 2500, 151))
-    prepare([tmp_path / "s.hdr"], tmp_path / "tiles", tile=64, progress=False)
-    for array in ("hr", "lr", "lr_x2"):
-        assert (open_tiles(tmp_path / "tiles", "swir1")[array].values == 0).all()
+    store = prepared(tmp_path, np.zeros((64, 64, 151), np.float32))["swir1"]
+    assert all((store[name] == 0).all() for name in ("hr", "lr", "lr_x2"))
 
 
 def test_nan_in_a_bad_channel_does_no_harm(tmp_path):
     radiance = smooth_radiance(64, 64, 151)
     usable = np.ones(151, int)
     usable[[50, 100]] = 0
-    shape, wavelength = radiance.shape, np.linspace(1000, 2500, 151)
-    write_scene(tmp_path / "a.hdr", [radiance], shape, wavelength, bbl=usable.tolist())
+    good = prepared(tmp_path, radiance, bbl=usable.tolist())
     radiance[:, :, 50], radiance[:, :, 100] = np.nan, np.inf
-    write_scene(tmp_path / "b.hdr", [radiance], shape, wavelength, bbl=usable.tolist())
-    headers = [tmp_path / "a.hdr", tmp_path / "b.hdr"]
-    prepare(headers, tmp_path / "tiles", tile=64, progress=False)
+    bad = prepared(tmp_path, radiance, bbl=usable.tolist())
     for domain in DOMAINS:
-        good, bad = open_tiles(tmp_path / "tiles", domain)["lr"].values
-        np.testing.assert_allclose(bad, good, rtol=1e-5)
+        np.testing.assert_allclose(bad[domain]["lr"], good[domain]["lr"], rtol=1e-5)
 
 
-def test_failure_leaves_the_earlier_tiles(tiny_scenes, tmp_path):
-    out = tmp_path / "tiles"
-    prepare(tiny_scenes[:1], out, tile=64, progress=False)
-    before = open_tiles(out, "swir1").load()
-    radiance = np.full((64, 64, 151), np.nan, np.float32)
-    write_scene(tmp_path / "s.hdr", [radiance], radiance.shape, np.linspace(1000, 2500, 151))
-    with pytest.raises(ValueError, match="NaN"):
-        prepare([tiny_scenes[1], tmp_path / "s.hdr"], out, tile=64, progress=False)
-    assert open_tiles(out, "swir1").load().identical(before)
-    assert sorted(path.name for path in out.iterdir()) == ["swir1.zarr", "swir2.zarr"]
-    prepare(tiny_scenes[1:3], out, tile=64, progress=False)
-    assert set(open_tiles(out, "swir1")["scene"].values) == {"scene-1", "scene-2"}
-
-
-def test_left_over_of_a_killed_run_is_removed(tiny_scenes, tmp_path):
-    stale = tmp_path / ".tiles.tmp" / "swir1.zarr"
-    stale.mkdir(parents=True)
-    (stale / "rubbish").touch()
+@pytest.mark.parametrize("kept", DOMAINS)
+def test_earlier_tiles_are_kept_unless_forced(tiny_scenes, tmp_path, kept):
     prepare(tiny_scenes[:1], tmp_path, tile=64, progress=False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["swir1.zarr", "swir2.zarr"]
+    (other,) = set(DOMAINS) - {kept}
+    shutil.rmtree(tmp_path / f"{other}.zarr")
+    before = open_tiles(tmp_path, kept).load()
+    with pytest.raises(FileExistsError, match=f"{kept}.zarr"):
+        prepare(tiny_scenes[1:3], tmp_path, tile=64, progress=False)
+    radiance = np.full((64, 64, 151), np.nan, np.float32)
+    write_scene(tmp_path / "s.hdr", [radiance], radiance.shape, WAVELENGTH_NM)
+    with pytest.raises(ValueError, match="NaN"):  # forced, but it fails
+        prepare([tiny_scenes[1], tmp_path / "s.hdr"], tmp_path, 64, progress=False, force=True)
+    assert open_tiles(tmp_path, kept).load().identical(before)
+    (tmp_path / ".tiles.tmp").mkdir()  # left by a killed run
+    (tmp_path / ".tiles.tmp/rubbish").touch()
+    prepare(tiny_scenes[1:3], tmp_path, tile=64, progress=False, force=True)
+    assert set(open_tiles(tmp_path, other)["scene"].values) == {"scene-1", "scene-2"}
+    assert {p.name for p in tmp_path.iterdir()} == {"swir1.zarr", "swir2.zarr", "s.hdr", "s.img"}
 
 
 MEASURE = """
 import re, sys, time
 from pathlib import Path
-from asnlsr.tiles import prepare
+from asnlsr.tiles.prepare import prepare
 
-def seconds(work, *arguments):
+def seconds(work, *arguments, **options):
     # Of the processor: what else runs on the machine does not count.
     start = time.process_time()
-    work(*arguments)
+    work(*arguments, **options)
     return time.process_time() - start
 
 def peak_memory():
@@ -175,7 +172,7 @@ def peak_memory():
 
 out, hdr = map(Path, sys.argv[1:])
 base = peak_memory()
-preparing = min(seconds(prepare, [hdr], out) for _ in range(3))
+preparing = min(seconds(prepare, [hdr], out, force=True) for _ in range(3))
 peak = peak_memory()
 reading = min(seconds(hdr.with_suffix(".img").read_bytes) for _ in range(3))
 print(reading, preparing, base, peak)
@@ -194,8 +191,7 @@ def test_prepare_streams(tmp_path):
     result = subprocess.run(command, check=True, capture_output=True, text=True)
     reading, preparing, base, peak = map(float, result.stdout.split())
     assert "100%" in result.stderr  # the progress bar
-    # Blocks, strips and tiles in flight take about 500 MB; the whole scene would add 476 MB.
+    # Blocks, a strip and its tiles take about 500 MB; the whole scene would add 476 MB.
     assert peak - base < 700e6
     assert peak < 1.5e9
-    # Two threads share the work, so that the time on the clock is nearer to five times.
     assert preparing < 10 * reading

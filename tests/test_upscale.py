@@ -1,6 +1,6 @@
 """A whole scene upscaled: what is written, what a kill leaves, what is refused."""
 
-import json
+import itertools
 import os
 import shutil
 import signal
@@ -11,19 +11,29 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 import asnlsr.upscale as module
 from asnlsr.models.registry import build
 from asnlsr.physics import log_scale, unscale
-from asnlsr.scenes.bands import BinnedScene
+from asnlsr.scenes.bands import BinnedScene, SceneBands
 from asnlsr.scenes.degrade import degrade_scene
 from asnlsr.scenes.envi import open_scene, write_scene
 from asnlsr.training.folder import load_run
 from asnlsr.training.run import train
-from asnlsr.upscale import upscale
+from asnlsr.upscale import (
+    LEAST,
+    OVERLAP,
+    WINDOW,
+    enlarged_rows,
+    in_pieces,
+    ramps,
+    spans,
+    upscale,
+)  # fmt: skip
 from tests.conftest import make_scene, smooth_radiance
 from tests.test_cli import assert_refused
-from tests.test_degraded import MAP
+from tests.test_envi import MAP
 
 
 @pytest.fixture(scope="module")
@@ -101,19 +111,13 @@ def test_header_says_what_made_it(runs, lr, tmp_path):
     assert [float(x) for x in again[1:7]] == pytest.approx([float(x) for x in MAP[1:7]])
 
 
-def test_quick_look(runs, lr, tmp_path):
-    upscale(lr, runs / "esrt", tmp_path / "hr.hdr", progress=False)
-    picture = matplotlib.image.imread(tmp_path / "hr.png")
-    assert picture.shape == (80, 2 * 68, 4)  # both domains side by side
-    for half in np.split(picture[..., :3], 2, axis=1):
-        assert half.std() > 0.1
-
-
-def test_quick_look_of_a_long_scene_is_thinned(runs, tmp_path):
+def test_quick_look_shows_both_domains_and_is_thinned(runs, tmp_path):
     hdr = make_scene(tmp_path / "long.hdr", 300, 16, channels=61)
     upscale(hdr, runs / "bicubic", tmp_path / "hr.hdr", progress=False)
     picture = matplotlib.image.imread(tmp_path / "hr.png")
-    assert picture.shape == (600, 2 * 32, 4)  # every second of 1200 x 64
+    assert picture.shape == (600, 2 * 32, 4)  # every second of 1200 x 64, side by side
+    for half in np.split(picture[..., :3], 2, axis=1):
+        assert half.std() > 0.1
 
 
 def test_real_scene(shared, runs, tmp_path):
@@ -181,14 +185,6 @@ def test_killed_and_called_again_gives_the_same_bytes(runs, tall, unbroken, tmp_
     assert files(tmp_path) == unbroken
 
 
-def test_killed_on_a_real_scene(shared, runs, tmp_path):
-    hdr = shared / "data/aviris/abu-urban-3.hdr"
-    killed(10, hdr, runs / "esrt", tmp_path / "broken/hr.hdr")  # in the second of two blocks
-    for folder in ("broken", "unbroken"):
-        upscale(hdr, runs / "esrt", tmp_path / folder / "hr.hdr", progress=False)
-    assert files(tmp_path / "broken") == files(tmp_path / "unbroken")
-
-
 def test_only_what_it_left_itself_is_removed(runs, lr, tmp_path):
     """`hr.hdr` and `hr.2.hdr` may be made at the same time."""
     own, other = (tmp_path / f".{name}.{'0' * 12}.part" for name in ("hr", "hr.2"))
@@ -203,9 +199,9 @@ def test_what_is_written_already_is_not_computed_again(runs, tall, unbroken, tmp
     firsts = []
     enlarged = module.enlarged_rows
 
-    def noted(network, strips, shape, scale, first, advance):
+    def noted(network, strips, shape, scale, first):
         firsts.append(first)
-        return enlarged(network, strips, shape, scale, first, advance)
+        return enlarged(network, strips, shape, scale, first)
 
     monkeypatch.setattr(module, "enlarged_rows", noted)
     killed(45, tall, runs / "esrt", tmp_path / "hr.hdr")
@@ -220,11 +216,16 @@ def test_what_is_written_already_is_not_computed_again(runs, tall, unbroken, tmp
     assert firsts == [2, 1]  # of the blocks 0, 1, 2; none where all is written
 
 
-def test_finished_output_is_left_alone(runs, lr, tmp_path):
+def test_finished_output_is_left_alone_and_completed(runs, lr, tmp_path):
     upscale(lr, runs / "esrt", tmp_path / "hr.hdr", progress=False)
+    whole = files(tmp_path)
     times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     upscale(lr, runs / "esrt", tmp_path / "hr.hdr", progress=False)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == times
+    for missing in ("hr.png", "hr.img"):  # killed between the last files
+        (tmp_path / missing).unlink()
+        upscale(lr, runs / "esrt", tmp_path / "hr.hdr", progress=False)
+        assert files(tmp_path) == whole
 
 
 def test_left_over_of_another_run_is_not_gone_on_with(runs, tall, unbroken, tmp_path):
@@ -266,32 +267,13 @@ def test_unsuitable_scene(asnlsr, runs, tmp_path, scene, words):
     assert files(tmp_path) == before
 
 
-def test_maps_that_would_leave_seams(asnlsr, runs, lr, tmp_path):
-    shutil.copytree(runs / "esrt", tmp_path / "guided")
-    record = json.loads((tmp_path / "guided/run.json").read_text())
-    record["config"]["materials"] = 4
-    (tmp_path / "guided/run.json").write_text(json.dumps(record))
-    result = run_upscale(asnlsr, lr, tmp_path / "guided", tmp_path / "hr.hdr")
-    assert_refused(result, "guided", "window", "materials")
-    assert [path.name for path in tmp_path.iterdir()] == ["guided"]
-
-
-def test_missing_domain(asnlsr, runs, tmp_path):
-    radiance = smooth_radiance(20, 20, 100)
-    write_scene(tmp_path / "s.hdr", [radiance], radiance.shape, np.linspace(1000, 1700, 100))
-    before = files(tmp_path)
-    result = run_upscale(asnlsr, tmp_path / "s.hdr", runs / "esrt", tmp_path / "hr.hdr")
-    assert_refused(result, "s.hdr", "SWIR2", "not covered")
-    assert files(tmp_path) == before
-
-
 def test_nan_in_the_last_rows_leaves_nothing(asnlsr, runs, tmp_path):
     radiance = smooth_radiance(200, 16, 151)
     radiance[199, 3, 7] = np.nan
     write_scene(tmp_path / "s.hdr", [radiance], radiance.shape, np.linspace(1000, 2500, 151))
     before = files(tmp_path)
     result = run_upscale(asnlsr, tmp_path / "s.hdr", runs / "esrt", tmp_path / "hr.hdr")
-    assert_refused(result, "s.img: 1 values in usable channels are NaN")
+    assert_refused(result, "s.img: values in usable channels are NaN")
     assert files(tmp_path) == before
 
 
@@ -315,12 +297,17 @@ def test_unusable_run(asnlsr, runs, lr, tmp_path, spoil, words):
 def test_output_of_another_run_or_scene(asnlsr, runs, lr, tmp_path):
     run_upscale(asnlsr, lr, runs / "esrt", tmp_path / "hr.hdr")
     other = make_scene(tmp_path / "other.hdr", 20, 17, seed=1)
+    (tmp_path / "foreign.png").touch()
     before = files(tmp_path)
-    for hdr, run in ((lr, "bicubic"), (other, "esrt")):
-        result = run_upscale(asnlsr, hdr, runs / run, tmp_path / "hr.hdr")
-        assert_refused(result, "hr.hdr", "another run", "remove it")
+    for hdr, run, out in ((lr, "bicubic", "hr"), (other, "esrt", "hr"), (lr, "esrt", "foreign")):
+        result = run_upscale(asnlsr, hdr, runs / run, tmp_path / f"{out}.hdr")
+        assert_refused(result, out, "exists already")
     assert_refused(run_upscale(asnlsr, other, runs / "esrt", other), "other.hdr", "overwrite")
     assert files(tmp_path) == before
+    upscale(lr, runs / "bicubic", tmp_path / "hr.hdr", progress=False, force=True)
+    upscale(lr, runs / "bicubic", tmp_path / "new.hdr", progress=False)
+    made = files(tmp_path)
+    assert all(made[f"hr.{kind}"] == made[f"new.{kind}"] for kind in ("hdr", "img", "png"))
 
 
 def test_disk_that_is_too_small(asnlsr, runs, tall, tmp_path, monkeypatch):
@@ -339,3 +326,118 @@ def test_disk_that_fails_on_the_way_can_be_gone_on_with(asnlsr, runs, tall, tmp_
     result = run_upscale(asnlsr, tall, runs / "esrt", tmp_path / "hr.hdr")
     assert_refused(result, "hr.img", "File too large")
     assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+
+
+# --- windows ------------------------------------------------------------------------------------
+
+REACH = OVERLAP // 4  # low-resolution pixels from which a blended window knows all around it
+
+
+@pytest.mark.parametrize("length", [*range(LEAST, 420, 7), 96, 97, 155, 168, 169, 1452])
+def test_windows_cover_a_side(length):
+    along = spans(length)
+    assert along[0][0] == 0
+    assert along[-1][1] == length
+    for start, stop in along:
+        assert start % 6 == 0
+        assert LEAST <= stop - start <= WINDOW
+    for (_, stop), (start, _) in itertools.pairwise(along):
+        assert stop - start >= OVERLAP
+
+
+@pytest.mark.parametrize("length", [50, 97, 155, 1452])
+@pytest.mark.parametrize("scale", [2, 4])
+def test_weights_sum_to_one_and_leave_out_the_edges(length, scale):
+    along = spans(length)
+    total = np.zeros(scale * length)
+    for (start, stop), ramp in zip(along, ramps(along, scale=scale), strict=True):
+        total[scale * start : scale * stop] += ramp.numpy()
+        inner_edge = ramp[: scale * REACH] if start else ramp[-scale * REACH :]
+        if stop < length or start:
+            assert inner_edge.max() == 0
+        assert ramp.diff().abs().max() <= 1 / (scale * OVERLAP / 2) + 1e-6  # no step: no seam
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+
+
+class Local(torch.nn.Module):
+    """Knows exactly `REACH` pixels around each: the largest reach for which windows are exact."""
+
+    def __init__(self, bands):
+        super().__init__()
+        torch.manual_seed(0)
+        self.kernel = torch.rand(16 * bands, bands, 2 * REACH + 1, 2 * REACH + 1) / bands / 169
+
+    def forward(self, z):
+        return F.pixel_shuffle(F.conv2d(z, self.kernel, padding=REACH), 4)
+
+
+def enlarged(network, z, first=0):
+    def strips(starts):
+        return (z[:, start : start + WINDOW] for start in starts)
+
+    return list(enlarged_rows(network, strips, z.shape, 4, first))
+
+
+@pytest.mark.parametrize("network", [Local(3), lambda z: build("bicubic")(z).sr])
+def test_windows_give_what_the_whole_scene_gives(network):
+    z = torch.from_numpy(smooth_radiance(230, 110, 3)).movedim(-1, 0)
+    blocks = enlarged(network, z)
+    assert len(blocks) == len(spans(230)) > 2
+    np.testing.assert_allclose(np.concatenate(blocks, 1), network(z[None])[0], atol=1e-6)
+    for first in range(1, len(blocks)):  # later blocks do not need the earlier ones
+        for one, other in zip(blocks[first:], enlarged(network, z, first), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
+# --- what a network is given of a scene: windows of it, or of what was unmixed as a whole --------
+
+
+def scene_bands(folder, rows, cols, channels):
+    """Bands of a scene that is ten times as bright at its lower end."""
+    radiance = smooth_radiance(rows, cols, channels)
+    radiance *= np.linspace(0.3, 3, rows, dtype=np.float32)[:, None, None]
+    wavelength_nm = np.linspace(1000, 2500, channels)
+    write_scene(folder / "s.hdr", [radiance], radiance.shape, wavelength_nm)
+    bands = SceneBands(open_scene(folder / "s.hdr"))
+    return bands, log_scale(torch.from_numpy(bands.read_rows(0, rows)))
+
+
+class SeesAll:
+    """Abundances of one material: how far the first band is from its mean over all pixels."""
+
+    def encoder(self, x):
+        return x[:, :1] - x[:, :1].mean((2, 3), keepdim=True)
+
+    def super_resolve(self, x, abundances):
+        return F.interpolate(x + abundances, scale_factor=4)
+
+
+def test_unmixed_is_the_whole_scene(tmp_path):
+    bands, z = scene_bands(tmp_path, 130, 20, 6)
+    network, strips = in_pieces(SeesAll(), bands, group=3, unmixes=True)
+    found = np.concatenate(list(enlarged_rows(network, strips, z.shape, 4)), 1)
+    deviation = (z - z.mean((1, 2), keepdim=True))[[0, 0, 0, 3, 3, 3]]  # of each group's first band
+    expected = F.interpolate((z + deviation)[None], scale_factor=4)[0]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    # Means of windows would not do: the upper one is darker.
+    assert (z[0, :96].mean() - z[0].mean()).abs() > 0.01
+
+
+@pytest.mark.parametrize(("model", "unmixes"), [("snlsr", True), ("esrt", False)])
+def test_one_window_is_the_network_itself(tmp_path, model, unmixes):
+    bands, z = scene_bands(tmp_path, 17, 20, 60)
+    torch.manual_seed(0)
+    network = build(model).eval()
+    function, strips = in_pieces(network, bands, group=30, unmixes=unmixes)
+    (found,) = enlarged_rows(function, strips, z.shape, 4)
+    with torch.no_grad():
+        expected = torch.cat([network(part[None]).sr[0] for part in torch.split(z, 30)])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_very_large_scene_is_not_unmixed_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("asnlsr.upscale._WHOLE", 17 * 20 - 1)
+    bands, _ = scene_bands(tmp_path, 17, 20, 60)
+    _, strips = in_pieces(build("snlsr"), bands, group=30, unmixes=True)
+    (strip,) = strips([0])
+    assert strip.shape == (60, 17, 20)  # no abundances behind the bands

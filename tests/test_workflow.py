@@ -1,8 +1,6 @@
 """The workflow: what it makes again after an edit, and what it leaves alone."""
 
-import ast
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -13,12 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from asnlsr.config import AT_ONCE
+from asnlsr.config import Experiment
 from asnlsr.notebook import workspace as workflow
-from asnlsr.notebook.workspace import ROOT, Workspace, ensure, sources
+from asnlsr.notebook.workspace import READS, ROOT, Workspace, open_chapter
+from asnlsr.results.statistics import AT_ONCE
 from tests.smoke_book import smoke_book, snakemake
 
-MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "asnlsr").rglob("*.py"))
 SMOKE = Path("data/simulated-smoke")
 SYSTEMS = 14  # of the table; the book shows one more run, with the published recipe
 RUN = SMOKE / "runs/bicubic-blind-warm-s0"
@@ -85,7 +83,7 @@ def test_edit_of_a_network_trains_again_and_makes_what_follows(clone):
 
 
 def test_edit_of_the_simulator_makes_everything(clone):
-    append(clone / "asnlsr/geometry.py", "\n# an edit\n")
+    append(clone / "asnlsr/scenes/simulator/painting.py", "\n# an edit\n")
     chapters = len(list((ROOT / "book").glob("[0-9]*.ipynb")))
     assert planned(clone) == {
         "simulate": 1,
@@ -191,18 +189,29 @@ def test_tiles_of_a_readers_scenes_have_the_size_of_which_two_fit(clone, side, t
             snakemake(*arguments, cwd=clone, dataset=name, **config)
 
 
-@pytest.mark.parametrize("older", [True, False], ids=["older", "newer"])
-def test_checkpoint_is_resumed_unless_its_tiles_are_newer(clone, older):
-    """A killed run leaves a checkpoint; one that was made from other tiles must not be used."""
-    witness = clone / RUN / "left-by-the-killed-run"
-    for path in (witness, clone / RUN / "last.ckpt"):
-        path.touch()
-    if older:
-        os.utime(clone / RUN / "last.ckpt", (0, 0))
-    (clone / RUN / "run.json").unlink()
-    snakemake(str(RUN / "run.json"), cwd=clone)
-    assert (clone / RUN / "run.json").exists()
-    assert witness.exists() is not older
+def test_mended_comment_runs_the_rule_and_trains_no_step(clone):
+    """The workflow goes by folders; the run knows that experiment and pixels are the same."""
+    run = clone / SMOKE / "runs" / Experiment("snlsr", "smoke").name
+    before = json.loads((run / "run.json").read_text())
+    history = (run / "history.csv").read_bytes()
+    append(clone / "asnlsr/models/snlsr.py", "\n# a comment\n")
+    target = str((run / "run.json").relative_to(clone))
+    assert planned(clone, target) == {"train": 1}
+    snakemake(target, cwd=clone)
+    after = json.loads((run / "run.json").read_text())
+    assert after["minutes"] == before["minutes"]  # of training, over all parts of a run
+    assert (run / "history.csv").read_bytes() == history
+
+
+def test_snakefile_needs_no_torch():
+    """It reads the registry, the plan and the workspace; torch would cost seconds every time."""
+    code = "import sys, asnlsr.config, asnlsr.results.evidence, asnlsr.notebook.workspace;"
+    code += "sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    for name in ("Snakefile", "workflow/evidence.smk"):
+        modules = re.findall(r"^from (asnlsr\S+)", (ROOT / name).read_text(), re.MULTILINE)
+        allowed = {"config", "models.registry", "notebook.workspace", "results.evidence"}
+        assert {module.removeprefix("asnlsr.") for module in modules} <= allowed
 
 
 @pytest.mark.slow
@@ -233,17 +242,17 @@ def test_real_scenes_end_in_a_table(tmp_path, shared):
     assert f"{psnr:.2f}" in row
 
 
-# ensure()
+def test_every_chapter_says_once_what_it_reads():
+    chapters = [path.stem[:2] for path in sorted((ROOT / "book").glob("[0-9]*.ipynb"))]
+    assert list(READS) == chapters
+    for path in (ROOT / "book").glob("[0-9]*.ipynb"):
+        assert path.read_text().count(f'open_chapter(\\"{path.stem[:2]}\\"') == 1
 
 
-def test_ensure_makes_what_is_missing_and_only_that(clone):
+def test_opened_chapter_makes_what_is_missing_and_only_that(clone):
     (clone / SMOKE / "split-scene.json").unlink()
     (clone / RUN / "run.json").unlink()
-    call = (
-        "from asnlsr.config import Workspace; from asnlsr.notebook.workspace import ensure; "
-        "space = Workspace('smoke'); "
-        "ensure(space.split(), space.run('bicubic'), preset='smoke')"
-    )
+    call = "from asnlsr.notebook.workspace import open_chapter; open_chapter('09', 'smoke')"
     done = subprocess.run(
         [sys.executable, "-c", call], cwd=clone, check=False, capture_output=True, text=True
     )
@@ -254,44 +263,26 @@ def test_ensure_makes_what_is_missing_and_only_that(clone):
     assert "Training snlsr" not in done.stdout + done.stderr
 
 
-def test_ensure_without_a_workflow_says_so(tmp_path, monkeypatch):
+def test_opened_chapter_without_a_workflow_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(workflow, "ROOT", tmp_path)
-    space = Workspace("smoke", base=tmp_path / "data")
-    space.split().parent.mkdir(parents=True)
-    space.split().touch()
-    ensure(space.split(), preset="smoke")  # it exists: nothing to do, no workflow needed
-    with pytest.raises(FileNotFoundError, match=r"metrics-blind\.csv is missing.*make"):
-        ensure(space.metrics(), preset="smoke")
-
-
-# sources()
-
-
-@pytest.mark.parametrize("module", ["simulate", "tiles", "evaluate"])
-def test_sources_hold_all_that_python_loads(module):
-    """Compare with the import system itself, in a fresh interpreter."""
-    code = (
-        f"import sys, asnlsr.{module}; "
-        "print(*(m.__file__ for n, m in sys.modules.items() if n.split('.')[0] == 'asnlsr'))"
+    monkeypatch.setattr(
+        Workspace.__init__, "__defaults__", ("demo", "simulated", tmp_path / "data")
     )
-    shown = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout
-    loaded = {str(Path(file).relative_to(ROOT)) for file in shown.split()}
-    assert loaded <= set(sources(f"asnlsr.{module}"))
+    with pytest.raises(FileNotFoundError, match=r"scenes is missing.*make"):
+        open_chapter("01", preset="smoke")
+    Workspace("smoke").scenes.mkdir(parents=True)
+    assert open_chapter("01", preset="smoke").scenes.is_dir()  # nothing to do
 
 
-def test_sources_of_a_notebook_are_what_its_cells_import(tmp_path):
-    source = "%matplotlib inline\\nfrom asnlsr.files import x\\n"
-    (tmp_path / "n.ipynb").write_text(
-        f'{{"cells": [{{"cell_type": "markdown", "source": "import asnlsr.tiles.prepare"}},'
-        f' {{"cell_type": "code", "source": ["{source}"]}}]}}'
-    )
-    assert sources(str(tmp_path / "n.ipynb")) == ["asnlsr/__init__.py", "asnlsr/files.py"]
-
-
-@pytest.mark.parametrize("path", MODULES, ids=str)
-def test_imports_are_absolute(path):
-    """`sources` follows only these."""
-    tree = ast.parse((ROOT / path).read_text())
-    assert [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.level] == []
+def test_shipped_weights_stand_in_where_nothing_was_trained_on_the_same_scenes(tmp_path):
+    space = Workspace("demo", base=tmp_path)
+    own = tmp_path / "simulated-demo/runs/asnlsr-blind-warm-s0"
+    assert space.run("asnlsr") == own  # nothing is there
+    kept = tmp_path / "weights/asnlsr-blind-warm-s0"
+    kept.mkdir(parents=True)
+    (kept / "run.json").touch()
+    assert space.run("asnlsr") == kept
+    assert Workspace("smoke", base=tmp_path).run("asnlsr").parent.name == "runs"
+    own.mkdir(parents=True)
+    (own / "run.json").touch()
+    assert space.run("asnlsr") == own

@@ -45,10 +45,11 @@ MENDED = {
 
 
 def copy_sources(src: Path) -> None:
-    """Put the pages of prose and MathJax beside the executed chapters."""
+    """Put the pages of prose, the drawings and MathJax beside the executed chapters."""
     for page in ("*.md", "*.bib", "_toc.yml"):
         for path in BOOK.glob(page):
             shutil.copy(path, src)
+    shutil.copytree(BOOK / "drawings", src / "drawings", dirs_exist_ok=True)
     shutil.copy("data/README.md", src / "data_card.md")
     shutil.copy("CITATION.cff", src)
     spec = importlib.util.find_spec("sphinx-mathjax-offline")

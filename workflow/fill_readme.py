@@ -1,29 +1,19 @@
-"""Fill README.md: `fill_readme.py` draws its picture and writes the tables between its marks."""
+"""Fill README.md: `fill_readme.py` writes the tables between its marks."""
 
 import re
 from pathlib import Path
 
-import matplotlib as mpl
 import nbformat
 import pandas as pd
 
-from asnlsr.notebook import figures
-from asnlsr.notebook import figures as diagrams
 from asnlsr.results.tables import render, results_table
 
-README, PICTURE = Path("README.md"), Path("book/architecture.svg")
+README = Path("README.md")
 RESULTS = {
     "results": Path("data/results/simulated-demo/metrics.csv.gz"),
     "real": Path("data/results/real-demo/metrics.csv.gz"),
 }
 TIME = re.compile(r"(?:about |half )?(?:a|one|two|three|\d+) (?:minutes?|seconds?)")
-
-
-def draw(path: Path) -> None:
-    """Draw the network; the same drawing gives the same file."""
-    figures.use_style()
-    with mpl.rc_context({"svg.hashsalt": "asnlsr", "svg.fonttype": "none"}):
-        diagrams.architecture().savefig(path, metadata={"Date": None})
 
 
 def chapters() -> str:
@@ -57,5 +47,4 @@ def filled(text: str) -> str:
 
 
 if __name__ == "__main__":
-    draw(PICTURE)
     README.write_text(filled(README.read_text("utf-8")), "utf-8")

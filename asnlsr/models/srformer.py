@@ -267,8 +267,8 @@ class SRFormer(nn.Module):
         """
         self.head.weight -= self.head.weight.mean((2, 3), keepdim=True)
         self.head.weight /= self.head(lr).std((0, 2, 3))[:, None, None, None]
-        for parameter in (self.head.bias, self.tail.weight, self.tail.bias):
-            nn.init.zeros_(parameter)
+        for parameter in (self.head.bias, *self.tail.parameters()):
+            nn.init.zeros_(parameter)  # type: ignore[arg-type]
 
 
 def _start(module: nn.Module) -> None:

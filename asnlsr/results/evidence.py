@@ -6,7 +6,6 @@ The workflow plans with it, and starts without torch: functions that need it imp
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from asnlsr.files import replacing
 from asnlsr.models.registry import MODELS, spec
 
 if TYPE_CHECKING:
-    from asnlsr.tiles.store import TileSet
+    pass
 
 SEEDS, SETTING_SEEDS = 10, 3
 # Settings under which the claims themselves are tested again get more.
@@ -208,57 +207,3 @@ def record(made: Path, wanted: Sequence[str], folder: Path, command: str) -> Res
     with replacing(folder / "runs.json") as part:
         part.write_text(json.dumps(document, indent=1) + "\n")
     return results
-
-
-def export(run: Path, tiles: TileSet, out: Path) -> None:
-    """Write a finished run with weights in float16, and a card that says what they are.
-
-    Parameters
-    ----------
-    run : Path
-        Folder of the run; `load_run` reads `out` like it.
-    tiles : TileSet
-        What the network is measured on for the card, after the rounding to float16.
-    out : Path
-        Folder to write.
-    """
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    from asnlsr.results.evaluate import evaluate
-    from asnlsr.training.folder import read_run
-
-    record = read_run(run)
-    out.mkdir(parents=True, exist_ok=True)
-    half = {
-        name: value.half() if value.dtype == torch.float32 else value
-        for name, value in load_file(run / "weights.safetensors").items()
-    }
-    with replacing(out / "weights.safetensors") as part:
-        save_file(half, part)
-    for name in ("history.csv", "run.json"):
-        with replacing(out / name) as part:
-            shutil.copy(run / name, part)
-    metrics = evaluate([out], tiles, progress=False)
-    with replacing(out / "README.md") as part:
-        part.write_text(_card(record, metrics, len(tiles.roles["test"])))
-
-
-def _card(record: dict[str, object], metrics: pd.DataFrame, tiles: int) -> str:
-    means = metrics[metrics["domain"] == "swir2"].groupby("metric")["value"].mean()
-    config = record["config"]
-    assert isinstance(config, dict)
-    return f"""# {spec(str(record["model"])).label}, weights for trying out
-
-- **Network**: `{record["model"]}`, {record["parameters"]} parameters, {record["bands"]} bands,
-  enlargement by {record["scale"]}; float16, loaded by `asnlsr.training.folder.load_run`.
-- **Data**: the simulated scenes of preset `{record["preset"]}` (hash of the pixels
-  `{str(record["pixels_sha256"])[:12]}`), protocol `{record["protocol"]}`: trained on source scenes
-  that are in no other role. Input and output are normalised log radiance.
-- **Training**: recipe `{record["recipe"]}`, seed {record["seed"]}, {config["warmup_steps"]} +
-  {config["steps"]} steps, {record["minutes"]:.1f} minutes; code `{record["git_revision"]}`.
-- **Reached** on {tiles} SWIR2 tiles of test scenes, after rounding to float16:
-  PSNR {means["psnr"]:.2f} dB, SSIM {means["ssim"]:.3f}, SAM {means["sam_deg"]:.2f} degrees.
-- **Limits**: one seed; simulated scenes, one blur, one sensor. It shows what the chapters say and
-  is not meant for images of another sensor.
-"""

@@ -6,9 +6,9 @@ random start?", scenes for "does it hold elsewhere?"; tiles of a scene are not i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from scipy import stats
 
 from asnlsr.metrics import METRICS
 from asnlsr.models.registry import MODELS
-from asnlsr.results.evidence import Results
 
 AT_ONCE = [name for name, entry in MODELS.items() if not entry.takes_steps]
 ORACLES = [name for name, entry in MODELS.items() if entry.oracle]
@@ -143,8 +142,6 @@ def compare_all(
 
 
 FEWEST_SCENES = 3  # resampled two have three outcomes
-FALL = 1.0  # dB of validation PSNR
-SETTLING = 6  # pairs: with fewer, p of a sign-flip test cannot be below 0.05
 
 
 def with_settings(metrics: pd.DataFrame) -> pd.DataFrame:
@@ -236,55 +233,3 @@ def peak_of(rows: pd.DataFrame) -> float:
     tile = values.pivot_table(index=["model", "seed", "tile"], columns="metric", values="value")
     peaks = 10 ** (tile["psnr"] / 20) * tile["rmse"]
     return float(peaks.dropna().iloc[0])
-
-
-def verdict(row: Mapping[str, Any]) -> tuple[str, str]:
-    """Interval and judgement, in words, of a row of `compared`.
-
-    A difference is settled where its interval excludes zero *and* p is below 0.05.
-    """
-    if row["pairs"] < FEWEST:
-        return f"an interval needs {FEWEST} of them", "too few pairs of runs for a statement"
-    interval = f"95 % interval {row['low']:+.3f} to {row['high']:+.3f}, "
-    interval += f"sign-flip p = {row['p']:.3f}"
-    if row["pairs"] < SETTLING:
-        return interval, "too few pairs of runs for a statement"
-    if (row["low"] > 0 or row["high"] < 0) and row["p"] < 0.05:
-        return interval, "a gain" if row["mean"] > 0 else "a loss"
-    return interval, "nothing that can be told from zero"
-
-
-def seed_words(seeds: Iterable[int]) -> str:
-    """Write 0, 1, 2, 4 as `0-2, 4`."""
-    there = sorted(set(seeds))
-    breaks = [n for n in range(1, len(there)) if there[n] > there[n - 1] + 1]
-    parts = [there[a:b] for a, b in pairwise([0, *breaks, len(there)])]
-    return ", ".join(f"{p[0]}-{p[-1]}" if len(p) > 1 else str(p[0]) for p in parts)
-
-
-def courses(results: Results) -> pd.DataFrame:
-    """History of all runs without a setting, with model, protocol, recipe and seed of each.
-
-    Without oracles, whose validation looks at target truth.
-    """
-    named = pd.DataFrame([{"run": run} | kept for run, kept in results.runs.items()])
-    named = named[["run", "model", "protocol", "recipe", "seed"]]
-    rows = results.history[results.history["setting"] == ""].merge(named, on="run")
-    return rows[~rows["model"].isin(ORACLES)]
-
-
-def fallen(results: Results) -> list[str]:
-    """Names of runs whose validation PSNR once fell by more than `FALL` below its best so far.
-
-    Runs with a setting too; without oracles, as in `courses`.
-    """
-    curves = results.history.dropna(subset="val_psnr").groupby("run")["val_psnr"]
-    falls = curves.apply(lambda curve: (curve.cummax() - curve).max())
-    fell = falls.index[falls > FALL]
-    return sorted(run for run in fell if results.runs[run]["model"] not in ORACLES)
-
-
-def late_gain(curve: pd.Series) -> float:
-    """Mean of the last fifth of a curve less that of the fifth before; NaN of one value."""
-    fifth = max(1, len(curve) // 5)
-    return float(curve.iloc[-fifth:].mean() - curve.iloc[-2 * fifth : -fifth].mean())

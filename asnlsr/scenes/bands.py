@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from asnlsr.files import replacing
 from asnlsr.scenes.envi import Scene
 
+logger = logging.getLogger(__name__)
 BANDS = 30
 _FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 _UNCOVERED = 0.1  # share of a domain that may lie beyond the outermost usable channel
@@ -95,6 +99,7 @@ def bin_fwhm_nm(centres_nm: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _check_coverage(domain: Domain, channels_nm: NDArray[np.float64], bands: int) -> None:
+    """Refuse channels that leave an end of the domain out, or are fewer than the bands."""
     span = f"{domain.title} ({domain.low_nm:.0f}-{domain.high_nm:.0f} nm)"
     slack = _UNCOVERED * (domain.high_nm - domain.low_nm)
     ends = channels_nm[[0, -1]] if channels_nm.size else np.array([np.inf, -np.inf])
@@ -159,7 +164,7 @@ class SceneBands:
         Raises
         ------
         ValueError
-            If a usable channel of the scene has NaN or infinite values; counts them all.
+            If a usable channel has NaN or infinite values there.
         """
         return np.moveaxis(self._clean(self.scene.read_rows(r0, r1)), -1, 0)
 
@@ -181,6 +186,11 @@ class SceneBands:
             kept = np.concatenate([kept, new], axis=1)
             yield np.pad(kept[:, wanted - low], sides, mode="reflect")
 
+    def tell_clipped(self) -> None:
+        """Warn of negative values, if there were any."""
+        if self.clipped:
+            logger.warning("%s: %d negative values clipped to 0", self.scene.img, self.clipped)
+
     def _clean(self, radiance: NDArray[np.float32]) -> NDArray[np.float32]:
         """Clip and count negative values, blank unused channels, refuse NaN."""
         # Two fast passes settle the usual case; NaN fails both comparisons.
@@ -190,20 +200,11 @@ class SceneBands:
         finite = np.isfinite(radiance)
         if not (finite | ~self._used).all():
             raise ValueError(
-                f"{self.scene.img}: {self._count_nan()} values in usable channels are NaN, "
-                "infinite or the header's data ignore value; mark their channels in bbl or mend "
-                "the file"
+                f"{self.scene.img}: values in usable channels are NaN, infinite or the header's "
+                "data ignore value; mark their channels in bbl or mend the file"
             )
         self.clipped += int(np.count_nonzero((radiance < 0) & self._used))
         return np.where(finite, np.maximum(radiance, 0), np.float32(0))
-
-    def _count_nan(self) -> int:
-        rows = self.scene.rows
-        blocks = [(r0, min(r0 + _BLOCK_ROWS, rows)) for r0 in range(0, rows, _BLOCK_ROWS)]
-        return sum(
-            int(np.count_nonzero(~np.isfinite(self.scene.read_rows(*block)[..., self._used])))
-            for block in blocks
-        )
 
 
 class BinnedScene(SceneBands):
@@ -279,3 +280,18 @@ def false_colour(
     span = np.maximum(high - low, np.finfo(float).tiny)  # a constant band is shown black
     stretched = (np.moveaxis(cube[bands], 0, -1) - low) / span
     return np.asarray(stretched.clip(0, 1), dtype=np.float64)
+
+
+_PICTURE = 1024  # pixels on the longer side, at most
+
+
+def quick_look(scene: Scene, png: Path) -> None:
+    """Draw a scene in false colour, SWIR1 beside SWIR2, thinned to at most 1024 pixels a side."""
+    import matplotlib.image  # only pictures need it
+
+    step = -(-max(scene.rows, scene.cols) // _PICTURE)
+    lines = [scene.read_rows(row, row + 1)[0, ::step] for row in range(0, scene.rows, step)]
+    cube = np.stack(lines).transpose(2, 0, 1)
+    pictures = [false_colour(cube, scene.wavelength_nm, domain) for domain in DOMAINS]
+    with replacing(png) as temporary:
+        matplotlib.image.imsave(temporary, np.concatenate(pictures, 1), format="png")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,16 +10,18 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from asnlsr.physics import SIZE, blur_decimate, halo
+from asnlsr.files import keep
+from asnlsr.physics import SIZE, degrade, grid_offset, halo
 from asnlsr.scenes.bands import SceneBands
-from asnlsr.scenes.envi import check_output, open_scene, resampled_fields, write_scene
+from asnlsr.scenes.envi import Scene, check_output, open_scene, write_scene
 
-logger = logging.getLogger(__name__)
 _REACH = SIZE // 2  # the kernel reaches no further, whatever the scale
 _BLOCK_ROWS = 8  # low-resolution rows worked on at a time
 
 
-def degrade_scene(hdr: Path, out: Path, scale: int = 4, progress: bool = True) -> None:
+def degrade_scene(
+    hdr: Path, out: Path, scale: int = 4, progress: bool = True, force: bool = False
+) -> None:
     """Blur every channel of a scene and keep every r-th pixel, by blocks of rows.
 
     Negative radiance is read as 0 and counted in the log, as by `asnlsr prepare`.
@@ -33,18 +34,20 @@ def degrade_scene(hdr: Path, out: Path, scale: int = 4, progress: bool = True) -
         r, 2 to 32.
     progress : bool
         Show a progress bar on stderr.
+    force : bool
+        Replace what there is under the name of the output.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If the scene or an argument cannot be used, or ``out`` is a scene that was not degraded
-        here; the message names it.
+        If the scene or an argument cannot be used; the message names it.
+    FileExistsError
+        If the output exists.
     """
     bands = SceneBands(open_scene(hdr))
     scene, out = bands.scene, Path(out)
     check_output(scene, out)
-    if out.exists() and "degraded by" not in open_scene(out).header:
-        raise ValueError(f"{out}: is another scene; choose another --out")
+    keep(out, out.with_suffix(".img"), force=force)
     if not 2 <= scale <= SIZE:
         raise ValueError(f"scale {scale}: must be 2 to {SIZE}")
     if min(scene.rows, scene.cols) < scale:
@@ -65,8 +68,7 @@ def degrade_scene(hdr: Path, out: Path, scale: int = 4, progress: bool = True) -
         disable=not progress,
     )
     write_scene(out, blocks, shape, scene.wavelength_nm, **fields)
-    if bands.clipped:
-        logger.warning("%s: %d negative values clipped to 0", scene.img, bands.clipped)
+    bands.tell_clipped()
 
 
 def _low_resolution(bands: SceneBands, scale: int) -> Iterator[NDArray[np.float32]]:
@@ -80,5 +82,43 @@ def _low_resolution(bands: SceneBands, scale: int) -> Iterator[NDArray[np.float3
             slice(_REACH - before, _REACH + scale * count + after)
             for count in (min(_BLOCK_ROWS, rows - start), cols)
         ]
-        low = blur_decimate(torch.from_numpy(strip[:, inner[0], inner[1]]), scale)
+        low = degrade(torch.from_numpy(strip[:, inner[0], inner[1]]), scale, "open")
         yield np.moveaxis(low.numpy(), 0, -1)
+
+
+_CARRIED = (
+    "acquisition time", "coordinate system string", "sensor type", "sun azimuth", "sun elevation"
+)  # fmt: skip
+
+
+def resampled_fields(scene: Scene, scale: int, finer: bool) -> dict[str, object]:
+    """Header fields of a scene that was enlarged or degraded by ``scale``.
+
+    The point spread function is centred beside the pixels that it replaces, so the coarse grid
+    lies :func:`asnlsr.physics.grid_offset` fine pixels off the fine one. ``map info`` says so.
+
+    Raises
+    ------
+    ValueError
+        If the scene has a ``map info`` that cannot be used.
+    """
+    fields = {key: scene.header[key] for key in _CARRIED if key in scene.header}
+    if "map info" in scene.header:
+        fields["map info"] = _map_info(scene, scale, finer)
+    return fields
+
+
+def _map_info(scene: Scene, scale: int, finer: bool) -> list[str]:
+    """Move the reference point (column, row; 1 is the outer edge) and change the pixel size."""
+    info = list(scene.header["map info"])
+    offset = grid_offset(scale)
+    try:
+        for n in (1, 2):
+            edge = float(info[n]) - 1
+            edge = edge * scale + offset if finer else (edge - offset) / scale
+            info[n] = f"{edge + 1:.10g}"
+        for n in (5, 6):
+            info[n] = f"{float(info[n]) * (1 / scale if finer else scale):.10g}"
+    except (ValueError, IndexError):
+        raise ValueError(f"{scene.hdr}: map info is damaged; mend or remove the field") from None
+    return info

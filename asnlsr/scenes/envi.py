@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 from spectral.io import envi
 
 from asnlsr.files import replacing
-from asnlsr.physics import grid_offset
 
 _NM_PER_UNIT = {"nm": 1.0, "nanometers": 1.0, "um": 1e3, "micrometers": 1e3, "microns": 1e3}
 _DTYPE_CODES = {"1": "u1", "2": "i2", "3": "i4", "4": "f4", "5": "f8"} | {
@@ -25,37 +24,93 @@ _BODY_SUFFIXES = (".img", "", ".dat", ".raw", ".bil", ".bip", ".bsq", ".hyspex")
 _AXES = {"bil": (0, 2, 1), "bip": (0, 1, 2), "bsq": (1, 2, 0)}
 
 
-@dataclass(frozen=True)
-class Scene:
+def _one_of(meanings: Mapping[str, object]) -> BeforeValidator:
+    """Replace a word of a header by what it means."""
+
+    def look_up(word: object) -> object:
+        if (key := str(word).strip().lower()) not in meanings:
+            raise ValueError(f"must be one of {', '.join(meanings)}")
+        return meanings[key]
+
+    return BeforeValidator(look_up)
+
+
+def _array(dtype: DTypeLike) -> BeforeValidator:
+    """Turn a list of a header into finite numbers of a type."""
+
+    def convert(values: ArrayLike) -> NDArray[Any]:
+        numbers = np.array(values, dtype=np.float64)
+        if not np.isfinite(numbers).all():
+            raise ValueError("must be finite numbers")
+        return numbers.astype(dtype)
+
+    return BeforeValidator(convert)
+
+
+_Numbers = Annotated[NDArray[np.float64], _array("f8")]
+_Singles = Annotated[NDArray[np.float32], _array("f4")]
+_Flags = Annotated[NDArray[np.bool_], _array("?")]
+
+
+class Header(BaseModel, arbitrary_types_allowed=True):
+    """What an ENVI header says about pixels; an alias is the name of the field in the file."""
+
+    rows: int = Field(alias="lines", gt=0)
+    cols: int = Field(alias="samples", gt=0)
+    channels: int = Field(alias="bands", gt=0)
+    start: int = Field(0, alias="header offset", ge=0)  # byte of the first pixel
+    interleave: Annotated[str, _one_of({name: name for name in _AXES})]
+    code: Annotated[str, _one_of(_DTYPE_CODES)] = Field(alias="data type")
+    order: Annotated[str, _one_of({"0": "<", "1": ">"})] = Field("<", alias="byte order")
+    ignored: float = Field(math.nan, alias="data ignore value")  # as stored; means no data
+    unit_nm: Annotated[float, _one_of(_NM_PER_UNIT)] = Field(alias="wavelength units")
+    # Of every channel; radiance = stored * gain + offset.
+    wavelength_nm: _Numbers = Field(alias="wavelength")
+    fwhm_nm: _Numbers | None = Field(None, alias="fwhm")
+    usable: _Flags = Field(default_factory=lambda d: np.full(d["channels"], True), alias="bbl")
+    gain: _Singles = Field(np.ones(1, np.float32), alias="data gain values")
+    offset: _Singles = Field(np.zeros(1, np.float32), alias="data offset values")
+
+    @model_validator(mode="after")
+    def _check_channels(self) -> Self:
+        """One number per channel; wavelengths of an optical sensor that increase."""
+        for name in self.model_fields_set & {
+            "wavelength_nm",
+            "fwhm_nm",
+            "usable",
+            "gain",
+            "offset",
+        }:
+            if getattr(self, name).shape != (self.channels,):
+                field = type(self).model_fields[name].alias
+                raise ValueError(f"{field} must hold {self.channels} numbers, one per channel")
+        if self.fwhm_nm is not None:
+            self.fwhm_nm = self.unit_nm * self.fwhm_nm
+        self.wavelength_nm = nm = self.unit_nm * self.wavelength_nm
+        if (np.diff(nm) <= 0).any():
+            raise ValueError("wavelengths do not increase; sort the channels")
+        if nm[0] < 100 or nm[-1] > 1e5:
+            seen = f"wavelengths of {nm[0]:g} to {nm[-1]:g} nm are none of an optical sensor"
+            raise ValueError(f"{seen}; look at wavelength units")
+        return self
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the stored numbers."""
+        return np.dtype(self.order + self.code)
+
+
+class Scene(Header):
     """An ENVI scene whose pixels stay on the disk until :meth:`read_rows`."""
 
-    name: str  # stem of the header; the scene part of tile names
     hdr: Path
     img: Path
-    rows: int
-    cols: int
-    wavelength_nm: NDArray[np.float64]  # (channels,), strictly increasing
-    usable: NDArray[np.bool_]  # (channels,), False where the bad-band list bbl holds 0
-    gain: NDArray[np.float32]  # (channels,); radiance = stored * gain + offset
-    offset: NDArray[np.float32]
-    ignored: float | None  # stored value that means no data
-    interleave: str
-    dtype: np.dtype[Any]
-    start: int  # byte of the first pixel
     header: dict[str, Any]  # all fields, as they stand in the file
 
     @property
-    def channels(self) -> int:
-        """Number of channels."""
-        return len(self.wavelength_nm)
-
-    @property
-    def fwhm_nm(self) -> NDArray[np.float64] | None:
-        """Full width at half maximum of each channel (channels,), where the header tells it."""
-        if "fwhm" not in self.header:
-            return None
-        unit = _NM_PER_UNIT[str(self.header["wavelength units"]).strip().lower()]
-        return unit * _numbers(self.hdr, self.header, "fwhm", self.channels)
+    def name(self) -> str:
+        """Stem of the header; the scene part of tile names."""
+        return self.hdr.stem
 
     def read_rows(self, r0: int, r1: int) -> NDArray[np.float32]:
         """Read rows ``r0`` to ``r1 - 1``.
@@ -84,7 +139,7 @@ class Scene:
                 file.readinto(stored.data)
         stored = stored.transpose(_AXES[self.interleave])
         radiance = stored.astype(np.float32, copy=False)
-        if self.ignored is not None:
+        if not math.isnan(self.ignored):
             exact = self.dtype.type(self.ignored) if self.dtype.kind == "f" else self.ignored
             radiance = np.where(stored == exact, np.float32(np.nan), radiance)
         if (self.gain != 1).any():
@@ -111,45 +166,25 @@ def open_scene(hdr: Path) -> Scene:
     """
     hdr = Path(hdr)
     header = _read_header(hdr)
-    rows, cols, channels, start = (
-        _integer(hdr, header, key) for key in ("lines", "samples", "bands", "header offset")
-    )
-    interleave = str(header.get("interleave", "")).lower()
-    if interleave not in _AXES:
-        raise ValueError(f"{hdr}: interleave {interleave!r} is not one of bil, bip, bsq")
-    code = str(header.get("data type", ""))
-    if code not in _DTYPE_CODES:
-        raise ValueError(f"{hdr}: data type {code!r} is not a real number type of ENVI")
-    order = {"0": "<", "1": ">"}.get(named := str(header.get("byte order", "0")))
-    if order is None:
-        raise ValueError(f"{hdr}: byte order {named!r} is neither 0 (little) nor 1 (big endian)")
-    img = _find_pixels(hdr)
-    dtype = np.dtype(order + _DTYPE_CODES[code])
-    expected = start + rows * cols * channels * dtype.itemsize
+    img = next(filter(Path.is_file, map(hdr.with_suffix, _BODY_SUFFIXES)), None)
+    if img is None:
+        raise FileNotFoundError(f"{hdr.with_suffix('.img')}: no pixel file beside {hdr.name}")
+    try:
+        scene = Scene.model_validate(header | {"hdr": hdr, "img": img, "header": header})
+    except ValidationError as error:
+        raise ValueError(f"{hdr}: {_in_words(error)}; mend the header") from None
+    shape = scene.rows, scene.cols, scene.channels
+    expected = scene.start + math.prod(shape) * scene.dtype.itemsize
     if (size := img.stat().st_size) != expected:
         raise ValueError(
-            f"{img}: {size} bytes, but {hdr.name} describes {rows} x {cols} x {channels} "
-            f"{dtype.name} = {expected} bytes; copy the file again or mend the header"
+            f"{img}: {size} bytes, but {hdr.name} describes {shape[0]} x {shape[1]} x {shape[2]} "
+            f"{scene.dtype.name} = {expected} bytes; copy the file again or mend the header"
         )
-    return Scene(
-        name=hdr.stem,
-        hdr=hdr,
-        img=img,
-        rows=rows,
-        cols=cols,
-        wavelength_nm=_wavelengths(hdr, header, channels),
-        usable=_numbers(hdr, header, "bbl", channels, default=1) != 0,
-        gain=_numbers(hdr, header, "data gain values", channels, default=1).astype(np.float32),
-        offset=_numbers(hdr, header, "data offset values", channels, default=0).astype(np.float32),
-        ignored=_ignored(hdr, header),
-        interleave=interleave,
-        dtype=dtype,
-        start=start,
-        header=header,
-    )
+    return scene
 
 
 def _read_header(hdr: Path) -> dict[str, Any]:
+    """Return all fields of an ENVI header as text."""
     if not hdr.is_file():
         raise FileNotFoundError(f"{hdr}: no such header file; give the path of the .hdr")
     try:
@@ -163,63 +198,14 @@ def _read_header(hdr: Path) -> dict[str, Any]:
     return header
 
 
-def _find_pixels(hdr: Path) -> Path:
-    for suffix in _BODY_SUFFIXES:
-        if (img := hdr.with_suffix(suffix)).is_file():
-            return img
-    raise FileNotFoundError(f"{hdr.with_suffix('.img')}: no pixel file beside {hdr.name}")
-
-
-def _integer(hdr: Path, header: dict[str, Any], key: str) -> int:
-    text = str(header.get(key, "0" if key == "header offset" else "none"))
-    with suppress(ValueError):
-        if (value := int(text)) >= (key != "header offset"):
-            return value
-    raise ValueError(f"{hdr}: {key} = {text} is not a usable number; mend the header")
-
-
-def _ignored(hdr: Path, header: dict[str, Any]) -> float | None:
-    text = str(header.get("data ignore value", "nan"))
-    try:
-        value = float(text)
-    except ValueError:
-        raise ValueError(f"{hdr}: data ignore value {text!r} is not a number") from None
-    return None if np.isnan(value) else value
-
-
-def _numbers(
-    hdr: Path, header: dict[str, Any], key: str, channels: int, default: float | None = None
-) -> NDArray[np.float64]:
-    """Read one number per channel."""
-    if key not in header:
-        if default is None:
-            raise ValueError(f"{hdr}: no {key} field; add one number per channel to the header")
-        return np.full(channels, default)
-    try:
-        values = np.array(header[key], dtype=np.float64)
-    except ValueError:
-        raise ValueError(f"{hdr}: {key} holds something that is not a number") from None
-    if values.shape != (channels,) or not np.isfinite(values).all():
-        raise ValueError(f"{hdr}: {key} must hold {channels} finite numbers, one per channel")
-    return values
-
-
-def _wavelengths(hdr: Path, header: dict[str, Any], channels: int) -> NDArray[np.float64]:
-    values = _numbers(hdr, header, "wavelength", channels)
-    unit = str(header.get("wavelength units", "")).strip().lower()
-    if unit not in _NM_PER_UNIT:
-        raise ValueError(
-            f"{hdr}: wavelength units {unit or 'missing'!r}; must be Nanometers or Micrometers"
-        )
-    if (np.diff(values) <= 0).any():
-        raise ValueError(f"{hdr}: wavelengths do not increase; sort the channels")
-    values = values * _NM_PER_UNIT[unit]
-    if values[0] < 100 or values[-1] > 1e5:
-        raise ValueError(
-            f"{hdr}: wavelengths of {values[0]:g} to {values[-1]:g} nm are none of an optical "
-            f"sensor; mend wavelength units ({unit})"
-        )
-    return values
+def _in_words(error: ValidationError) -> str:
+    """Say what is wrong first: field, value, reason."""
+    first = error.errors()[0]
+    reason = str(first.get("ctx", {}).get("error", first["msg"]))
+    if first["type"] == "missing":
+        return f"no {first['loc'][0]} field"
+    value = f" = {first['input']}" if isinstance(first["input"], str) else ""
+    return f"{first['loc'][0]}{value}: {reason}" if first["loc"] else reason
 
 
 def write_scene(
@@ -248,20 +234,14 @@ def write_scene(
         If the blocks do not add up to ``shape``.
     """
     hdr = Path(hdr)
-    rows, cols, channels = shape
     # The header comes last: without it the pixels are not a scene.
     with replacing(hdr) as new_hdr, replacing(hdr.with_suffix(".img")) as new_img:
-        written = 0
         with new_img.open("wb") as file:
             for block in blocks:
-                if block.shape[1:] != (cols, channels):
-                    raise ValueError(
-                        f"{hdr}: block of shape {block.shape}, want (any, {cols}, {channels})"
-                    )
                 file.write(np.ascontiguousarray(block, dtype="<f4").data)
-                written += len(block)
-        if written != rows:
-            raise ValueError(f"{hdr}: blocks hold {written} rows, the shape says {rows}")
+            written = file.tell()
+        if written != 4 * math.prod(shape):
+            raise ValueError(f"{hdr}: blocks hold {written // 4} values, {shape} asked for")
         write_header(new_hdr, shape, wavelength_nm, **fields)
 
 
@@ -278,44 +258,6 @@ def write_header(
         "wavelength": [f"{value:.10g}" for value in np.asarray(wavelength_nm, dtype=np.float64)],
     } | {key.replace("_", " "): value for key, value in fields.items()}  # fmt: skip
     envi.write_envi_header(str(path), header)
-
-
-_CARRIED = (
-    "acquisition time", "coordinate system string", "sensor type", "sun azimuth", "sun elevation"
-)  # fmt: skip
-
-
-def resampled_fields(scene: Scene, scale: int, finer: bool) -> dict[str, object]:
-    """Header fields of a scene that was enlarged or degraded by ``scale``.
-
-    The point spread function is centred beside the pixels that it replaces, so the coarse grid
-    lies :func:`asnlsr.physics.grid_offset` fine pixels off the fine one. ``map info`` says so.
-
-    Raises
-    ------
-    ValueError
-        If the scene has a ``map info`` that cannot be used.
-    """
-    fields = {key: scene.header[key] for key in _CARRIED if key in scene.header}
-    if "map info" in scene.header:
-        fields["map info"] = _map_info(scene, scale, finer)
-    return fields
-
-
-def _map_info(scene: Scene, scale: int, finer: bool) -> list[str]:
-    """Move the reference point (column, row; 1 is the outer edge) and change the pixel size."""
-    info = list(scene.header["map info"])
-    offset = grid_offset(scale)
-    try:
-        for n in (1, 2):
-            edge = float(info[n]) - 1
-            edge = edge * scale + offset if finer else (edge - offset) / scale
-            info[n] = f"{edge + 1:.10g}"
-        for n in (5, 6):
-            info[n] = f"{float(info[n]) * (1 / scale if finer else scale):.10g}"
-    except (ValueError, IndexError):
-        raise ValueError(f"{scene.hdr}: map info is damaged; mend or remove the field") from None
-    return info
 
 
 def check_output(scene: Scene, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tiles and splits of the original release, opened as if `prepare` and `split` had made them."""
+"""Tiles and splits of the original release, converted once to what `prepare` and `split` make."""
 
 from __future__ import annotations
 
@@ -6,117 +6,147 @@ import io
 import pickle
 import re
 import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
-from numpy.typing import NDArray
 from scipy.io import loadmat
-from xarray.backends import BackendArray
-from xarray.core import indexing
+from tqdm import tqdm
 
-from asnlsr.scenes.bands import BANDS, DOMAINS, bin_response
+from asnlsr.scenes.bands import DOMAINS, bin_response
+from asnlsr.tiles.prepare import create_store, new_tiles
+from asnlsr.tiles.store import write_split
 
 _FIELDS = {"hr": "hr_hsi", "lr": "lr_hsi", "lr_x2": "lr_hsi_div2"}
 _SENSOR_NM = np.linspace(1000, 2500, 300)  # channels of the published scenes
 _CAUSE = "a tile of the original release (.mat with hr_hsi, lr_hsi, lr_hsi_div2 and metadata)"
+_Place = tuple[str, int, int]  # scene, row0, col0
 
 
-def mat_files(tiles: Path, domain: str) -> list[Path]:
-    """List the tiles of a domain in a folder of the release; empty if it is none.
+def import_tiles(
+    folder: Path,
+    out: Path,
+    splits: Sequence[Path] = (),
+    force: bool = False,
+    progress: bool = True,
+) -> None:
+    """Convert tiles of the release: ``out/swir1.zarr``, ``out/swir2.zarr`` and JSON splits.
 
-    The release keeps the domains in sister folders `..._dom1_...` and `..._dom2_...`; `tiles`
-    is the folder around them, or one of the two.
+    The stores are those of :func:`asnlsr.tiles.prepare.prepare` with ``border`` zero; one file is
+    in memory at a time. The release does not store wavelengths: ``wavelength_nm`` is computed
+    from its sensor.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder around `..._dom1_...` and `..._dom2_...`, or one of the two.
+    out : Path
+        Folder of the stores.
+    splits : sequence of Path
+        `.npz` splits of the release; each becomes ``out/<its stem>.json``.
+    force : bool
+        Replace what is in ``out``, when all is done.
+    progress : bool
+        Show a progress bar on stderr.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a domain has no tiles.
+    ValueError
+        If a file is no tile of the release or does not go with the others, or if a split is none
+        or names other tiles.
+    FileExistsError
+        If an output exists and `force` is off.
     """
+    files = {domain: _mat_files(Path(folder), domain) for domain in DOMAINS}
+    described = [_describe(files[domain]) for domain in DOMAINS]
+    (places, _), (others, _) = described
+    if odd := sorted(set(places.items()) ^ set(others.items())):
+        raise ValueError(f"{folder}: {odd[0][0]} is in one domain only, or elsewhere in the other")
+    roles = {f"{Path(path).stem}.json": _named(Path(path), places) for path in splits}
+    with (
+        new_tiles(Path(out), *roles, force=force) as stage,
+        tqdm(total=2 * len(places), unit="tile", desc="import", disable=not progress) as bar,
+    ):
+        for domain, (_, recipe) in zip(DOMAINS, described, strict=True):
+            wavelength_nm = bin_response(DOMAINS[domain], _SENSOR_NM)[1]
+            attrs = recipe | {"border": "zero", "domain": domain}
+            path = stage / f"{domain}.zarr"
+            store = create_store(path, list(places.values()), wavelength_nm, attrs)
+            for n, file in enumerate(files[domain]):
+                _copy_images(file, store, n)
+                bar.update()
+        for name, split in roles.items():
+            write_split(split, stage / name)
+
+
+def _mat_files(folder: Path, domain: str) -> list[Path]:
+    """List the tiles of a domain, which the release keeps in a folder beside the other's."""
     number = list(DOMAINS).index(domain) + 1
-    if any(tiles.glob("*.mat")):
-        tiles = tiles.with_name(re.sub(r"dom[12](?![0-9])", f"dom{number}", tiles.name))
-        return sorted(tiles.glob("*.mat"))
-    return sorted(tiles.glob(f"*dom{number}_*/*.mat"))
+    if any(folder.glob("*.mat")):
+        inside = folder.with_name(re.sub(r"dom[12](?![0-9])", f"dom{number}", folder.name))
+        files = sorted(inside.glob("*.mat"))
+    else:
+        files = sorted(folder.glob(f"*dom{number}_*/*.mat"))
+    if not files:
+        raise FileNotFoundError(f"{folder}: no .mat tiles of {domain} (folder *dom{number}_*)")
+    return files
 
 
-def _load(file: Path, variable: str) -> Any:  # noqa: ANN401
-    """Read one variable of a .mat file."""
+@contextmanager
+def _blaming(file: Path) -> Iterator[None]:
+    """Say which file is not what it should be."""
     try:
-        return loadmat(file, variable_names=[variable], squeeze_me=variable == "metadata")[variable]
+        yield
     except OSError:
         raise
     except Exception as error:  # scipy raises a dozen kinds for a damaged file
         raise ValueError(f"{file}: not {_CAUSE}: {error!r}") from None
 
 
-class _MatTiles(BackendArray):
-    """One variable of many files as an array (tile, band, y, x), read tile by tile on demand."""
-
-    def __init__(self, files: list[Path], variable: str, side: int) -> None:
-        self.files, self.variable, self.side = files, variable, side
-        self.shape = (len(files), BANDS, side, side)
-        self.dtype = np.dtype(np.float32)
-
-    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:  # noqa: ANN401
-        outer = indexing.IndexingSupport.OUTER
-        return indexing.explicit_indexing_adapter(key, self.shape, outer, self._read)
-
-    def _read(self, key: tuple[Any, ...]) -> NDArray[np.float32]:
-        which = np.arange(len(self.files))[key[0]]
-        images = np.stack([self._image(self.files[n]) for n in which.flat])
-        for axis in (3, 2, 1):  # from the last, because an integer takes its axis away
-            images = images[(slice(None),) * axis + (key[axis],)]
-        return images.reshape(*which.shape, *images.shape[1:])
-
-    def _image(self, file: Path) -> NDArray[np.float32]:
-        stored = np.asarray(_load(file, self.variable))
-        if stored.shape != (self.side, self.side, BANDS) or not np.isfinite(stored).all():
-            raise ValueError(
-                f"{file}: {self.variable} is {stored.shape}, or not finite; "
-                f"must be {(self.side, self.side, BANDS)}"
-            )
-        return np.moveaxis(stored, -1, 0).astype(np.float32)
-
-
-def open_mat_tiles(files: list[Path], domain: str) -> xr.Dataset:
-    """Open the tiles of a domain as `asnlsr.tiles.store.open_tiles` does those of `prepare`.
-
-    They also have the coordinate ``stem`` (tile), the names that the splits of the release use.
-    The release does not store wavelengths: ``wavelength_nm`` is computed from its sensor.
-
-    Raises
-    ------
-    ValueError
-        If a file is no tile of the release or differs from the others in size or scale.
-    """
-    places, recipes = [], set()
+def _describe(files: list[Path]) -> tuple[dict[str, _Place], dict[str, Any]]:
+    """Return where every tile of a domain stands, by its stem, and the recipe of all."""
+    places, recipes = {}, set()
     for file in files:
-        metadata = _load(file, "metadata")
-        try:
-            field = {name: metadata[name].item() for name in metadata.dtype.names}
+        with _blaming(file):
+            field = loadmat(file, variable_names=["metadata"], squeeze_me=True)["metadata"][()]
             # start_x is the first row: the release counts x down
-            places.append((str(field["scene"]), int(field["start_x"]), int(field["start_y"])))
+            place = str(field["scene"]), int(field["start_x"]), int(field["start_y"])
             recipes.add((int(field["tile_size"]), int(field["downsampling_factor"])))
             psf = np.asarray(field["psf_kernel"], float).tolist()
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
-            raise ValueError(f"{file}: not {_CAUSE}: {error!r}") from None
         if len(recipes) > 1:
             raise ValueError(f"{file}: tile size or scale differs from {files[0]}")
+        if file.stem in places:
+            raise ValueError(f"{file}: a second tile of this name; import the two folders apart")
+        places[file.stem] = place
     tile, scale = recipes.pop()
-    sides = {"hr": tile, "lr": tile // scale, "lr_x2": tile // 2}
-    axes = {"hr": ("y", "x"), "lr": ("y_lr", "x_lr"), "lr_x2": ("y_x2", "x_x2")}
-    columns = dict(zip(("scene", "row0", "col0"), zip(*places, strict=True), strict=True))
-    columns["stem"] = tuple(file.stem for file in files)
-    lazy = {
-        name: indexing.LazilyIndexedArray(_MatTiles(files, variable, sides[name]))
-        for name, variable in _FIELDS.items()
-    }
-    return xr.Dataset(
-        {name: xr.Variable(("tile", "band", *axes[name]), array) for name, array in lazy.items()},
-        coords={name: ("tile", np.array(values)) for name, values in columns.items()}
-        | {"wavelength_nm": ("band", bin_response(DOMAINS[domain], _SENSOR_NM)[1])},
-        attrs={
-            "tile": tile, "scale": scale, "border": "zero", "domain": domain, "psf": psf,
-            "scenes": [{"file": file.name, "bytes": file.stat().st_size} for file in files],
-        },
-    )  # fmt: skip
+    scenes = [{"file": file.name, "bytes": file.stat().st_size} for file in files]
+    return places, {"tile": tile, "scale": scale, "psf": psf, "scenes": scenes}
+
+
+def _copy_images(file: Path, store: Any, n: int) -> None:  # noqa: ANN401
+    """Write the images of a .mat file as tile ``n`` of a store."""
+    with _blaming(file):
+        mat = loadmat(file, variable_names=list(_FIELDS.values()))
+        for name, variable in _FIELDS.items():
+            image, shape = np.moveaxis(mat[variable], -1, 0), store[name].shape[1:]
+            if image.shape != shape or not np.isfinite(image).all():
+                raise ValueError(f"{variable} is {image.shape} or not finite; must be {shape}")
+            store[name][n] = image.astype(np.float32)
+
+
+def _named(path: Path, places: dict[str, _Place]) -> dict[str, list[str]]:
+    """Read a split of the release with tiles named "scene/row0/col0"."""
+    split = read_npz_split(path)
+    if absent := sorted({stem for stems in split.values() for stem in stems} - set(places)):
+        raise ValueError(
+            f"{path}: {len(absent)} of its tiles, such as {absent[0]}, are not among the .mat files"
+        )
+    id_of = {stem: "/".join(map(str, place)) for stem, place in places.items()}
+    return {role: [id_of[stem] for stem in stems] for role, stems in split.items()}
 
 
 class _ArrayUnpickler(pickle.Unpickler):

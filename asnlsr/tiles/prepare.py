@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -17,33 +16,21 @@ import zarr
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from asnlsr import __version__
-from asnlsr.files import remove, scratch, sha256
-from asnlsr.physics import SIZE, blur_decimate, degrade, gaussian_psf, halo
+from asnlsr.files import keep, remove, scratch, sha256
+from asnlsr.physics import SIZE, degrade, gaussian_psf, halo
 from asnlsr.scenes.bands import BANDS, DOMAINS, BinnedScene
 from asnlsr.scenes.envi import open_scene
-from asnlsr.tiles.store import _DIMS
+from asnlsr.tiles.store import DIMS
 
 logger = logging.getLogger(__name__)
 LEAST = 16  # pixels of a tile: the window of SSIM is 11 wide
 _REACH = SIZE // 2  # the kernel reaches no further out of a tile, whatever the scale
 
 
-@dataclass(frozen=True)
-class _Recipe:
+class _Recipe(NamedTuple):
     tile: int
     scale: int
     border: str
-
-    def __post_init__(self) -> None:
-        if self.border not in ("scene", "zero"):
-            raise ValueError(f"border {self.border!r} is neither 'scene' nor 'zero'")
-        fits = 2 <= self.scale <= SIZE and self.tile % self.scale == self.tile % 2 == 0
-        if not fits or self.tile < LEAST:
-            raise ValueError(
-                f"tile {self.tile} with scale {self.scale}: scale must be 2 to {SIZE}, "
-                f"tile even, a multiple of it and at least {LEAST}"
-            )
 
 
 class _TiledScene(BinnedScene):
@@ -51,13 +38,8 @@ class _TiledScene(BinnedScene):
 
     def __init__(self, hdr: Path, tile: int) -> None:
         super().__init__(open_scene(hdr))
-        rows, cols = self.scene.rows, self.scene.cols
-        self.row0, self.col0 = tile_origins(rows, tile), tile_origins(cols, tile)
-        if not self.row0 or not self.col0:
-            raise ValueError(
-                f"{hdr}: {rows} x {cols} pixels, smaller than a tile of {tile}; "
-                "choose a smaller --tile"
-            )
+        self.row0 = tile_origins(self.scene.rows, tile)
+        self.col0 = tile_origins(self.scene.cols, tile)
 
 
 def tile_origins(length: int, tile: int) -> list[int]:
@@ -78,6 +60,7 @@ def prepare(
     scale: int = 4,
     border: str = "scene",
     progress: bool = True,
+    force: bool = False,
 ) -> None:
     """Cut scenes into tiles of both domains: ``out/swir1.zarr`` and ``out/swir2.zarr``.
 
@@ -89,7 +72,7 @@ def prepare(
     scenes : sequence of Path
         ENVI headers.
     out : Path
-        Folder of the store; earlier tiles in it are replaced when all is done.
+        Folder of the stores.
     tile : int
         Rows and columns of a tile (pixels), even and a multiple of ``scale``.
     scale : int
@@ -98,72 +81,104 @@ def prepare(
         Blur the scene, reflected at its edge, then cut; or blur each tile alone, zeros around.
     progress : bool
         Show a progress bar on stderr.
+    force : bool
+        Replace tiles that are in ``out``, when all is done.
 
     Raises
     ------
     FileNotFoundError, ValueError
         If a scene or an argument cannot be used; the message names it.
+    FileExistsError
+        If ``out`` holds tiles and `force` is off.
     """
     recipe = _Recipe(tile, scale, border)
+    _check_recipe(recipe)
     sources = [_TiledScene(Path(hdr), tile) for hdr in scenes]
-    _check_together(sources)
-    out = Path(out)
-    with scratch(out / "tiles") as stage:
-        stores = [_create_store(stage, name, sources, recipe) for name in DOMAINS]
+    _check_scenes(sources, tile)
+    places = [(s.scene.name, row, col) for s in sources for row in s.row0 for col in s.col0]
+    with new_tiles(Path(out), force=force) as stage:
+        stores = []
+        for n, domain in enumerate(DOMAINS):
+            nm = sources[0].centres_nm[n * BANDS : (n + 1) * BANDS]
+            attrs = recipe._asdict() | {"domain": domain, "psf": gaussian_psf().tolist()}
+            stores.append(create_store(stage / f"{domain}.zarr", places, nm, attrs))
         strips = sum(len(source.row0) for source in sources)
-        provenance = []
-        first = 0
         with tqdm(total=strips, unit="strip", desc="prepare", disable=not progress) as bar:
+            provenance = []
+            first = 0
             for source in sources:
                 provenance.append(_cut(source, recipe, stores, first, bar))
                 first += len(source.row0) * len(source.col0)
         for store in stores:
             store.attrs["scenes"] = provenance
-        # Both old stores go before a new one comes: never one old beside one new.
-        for name in DOMAINS:
-            remove(out / f"{name}.zarr")
-        for name in DOMAINS:
-            (stage / f"{name}.zarr").replace(out / f"{name}.zarr")
     for source in sources:
         if source.clipped:
             logger.warning("%s: %d negative values clipped to 0", source.scene.img, source.clipped)
 
 
-def _check_together(sources: Sequence[_TiledScene]) -> None:
-    """Refuse scenes of one name or with bands at different wavelengths."""
+def _check_recipe(recipe: _Recipe) -> None:
+    """Refuse a size, a scale or a border that no tiles can have."""
+    if recipe.border not in ("scene", "zero"):
+        raise ValueError(f"border {recipe.border!r} is neither 'scene' nor 'zero'")
+    tile, scale = recipe.tile, recipe.scale
+    fits = 2 <= scale <= SIZE and tile % scale == tile % 2 == 0
+    if not fits or tile < LEAST:
+        raise ValueError(
+            f"tile {tile} with scale {scale}: scale must be 2 to {SIZE}, "
+            f"tile even, a multiple of it and at least {LEAST}"
+        )
+
+
+def _check_scenes(sources: Sequence[_TiledScene], tile: int) -> None:
+    """Refuse scenes that are too small, of one name or with bands at different wavelengths."""
     if not sources:
         raise ValueError("no scene given; name at least one ENVI header")
-    names = [source.scene.name for source in sources]
+    first, names = sources[0], Counter(source.scene.name for source in sources)
     for source in sources:
-        if names.count(source.scene.name) > 1:
-            raise ValueError(f"{source.scene.hdr}: two scenes of this name; rename one of them")
-        shift = np.abs(source.centres_nm - sources[0].centres_nm).max()
-        if shift > np.diff(sources[0].centres_nm).min() / 2:
+        scene = source.scene
+        if not source.row0 or not source.col0:
             raise ValueError(
-                f"{source.scene.hdr}: bands lie up to {shift:.1f} nm from those of "
-                f"{sources[0].scene.hdr}; prepare the two apart"
+                f"{scene.hdr}: {scene.rows} x {scene.cols} pixels, smaller than a tile of {tile}; "
+                "choose a smaller --tile"
+            )
+        if names[scene.name] > 1:
+            raise ValueError(f"{scene.hdr}: two scenes of this name; rename one of them")
+        shift = np.abs(source.centres_nm - first.centres_nm).max()
+        if shift > np.diff(first.centres_nm).min() / 2:
+            raise ValueError(
+                f"{scene.hdr}: bands lie up to {shift:.1f} nm from those of {first.scene.hdr}; "
+                "prepare the two apart"
             )
 
 
-def _create_store(
-    stage: Path, domain: str, sources: Sequence[_TiledScene], recipe: _Recipe
+@contextmanager
+def new_tiles(out: Path, *others: str, force: bool = False) -> Iterator[Path]:
+    """Yield a folder; the stores and other files made in it come to ``out`` at the end, or none."""
+    names = [*(f"{domain}.zarr" for domain in DOMAINS), *others]
+    keep(*(out / name for name in names), force=force)
+    with scratch(out / "tiles") as stage:
+        yield stage
+        # The old ones all go before a new one comes: never one old beside one new.
+        for name in names:
+            remove(out / name)
+        for name in names:
+            (stage / name).replace(out / name)
+
+
+def create_store(
+    path: Path,
+    places: Sequence[tuple[str, int, int]],
+    wavelength_nm: NDArray[np.float64],
+    attrs: dict[str, Any],
 ) -> zarr.Group:
-    """Create the zarr of a domain: coordinates and recipe filled in, arrays still empty."""
-    places = [(s.scene.name, row, col) for s in sources for row in s.row0 for col in s.col0]
+    """Create the zarr of a domain: coordinates and attributes filled in, arrays still empty."""
     columns = dict(zip(("scene", "row0", "col0"), zip(*places, strict=True), strict=True))
-    first = list(DOMAINS).index(domain) * BANDS
     coords = {name: ("tile", np.array(values)) for name, values in columns.items()}
-    coords["wavelength_nm"] = ("band", sources[0].centres_nm[first : first + BANDS])
-    attrs = vars(recipe) | {
-        "domain": domain,
-        "psf": gaussian_psf().tolist(),
-        "asnlsr_version": __version__,
-    }
-    path = stage / f"{domain}.zarr"
+    coords["wavelength_nm"] = ("band", wavelength_nm)
     xr.Dataset(coords=coords, attrs=attrs).to_zarr(path, zarr_format=2, consolidated=False)
     store = zarr.open_group(path, mode="r+", zarr_format=2)
-    for name, dims in _DIMS.items():
-        side = recipe.tile // {"hr": 1, "lr": recipe.scale, "lr_x2": 2}[name]
+    for name, dims in DIMS.items():
+        side = attrs["tile"] // {"hr": 1, "lr": attrs["scale"], "lr_x2": 2}[name]
         store.create_array(
             name,
             shape=(len(places), BANDS, side, side),
@@ -184,48 +199,21 @@ def _cut(
     bar: tqdm[NoReturn],
 ) -> dict[str, Any]:
     """Write the tiles of a scene, numbered from ``first`` on, and tell where they came from."""
-    scene = source.scene
-
-    def write(strip: NDArray[np.float32], first: int) -> None:
+    for strip in source.strips(source.row0, recipe.tile, _REACH):
         for name, cut in _pairs(strip, source.col0, recipe).items():
             for store, bands in zip(stores, np.split(cut, 2, axis=1), strict=True):
                 store[name][first : first + len(bands)] = bands  # type: ignore[index]
-
-    # One thread reads, bins and hashes while the other blurs and writes the strip before.
-    with (
-        ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as writer,
-        ThreadPoolExecutor(1) as hasher,
-        _one_torch_thread(),
-    ):
-        digest = hasher.submit(sha256, scene.img)
-        pending: Future[None] | None = None
-        for strip in source.strips(source.row0, recipe.tile, _REACH):
-            if pending:
-                pending.result()
-            pending = writer.submit(write, strip, first)
-            first += len(source.col0)
-            bar.update()
-        if pending:
-            pending.result()
-        return {
-            "name": scene.name,
-            "rows": scene.rows,
-            "cols": scene.cols,
-            "negative_clipped": source.clipped,
-            "wavelength_nm": source.centres_nm.tolist(),
-            "sha256": {"img": digest.result(), "hdr": sha256(scene.hdr)},
-        }
-
-
-@contextmanager
-def _one_torch_thread() -> Iterator[None]:
-    """Keep torch to the calling thread: its pool spins where others want the cores."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+        first += len(source.col0)
+        bar.update()
+    scene = source.scene
+    return {
+        "name": scene.name,
+        "rows": scene.rows,
+        "cols": scene.cols,
+        "negative_clipped": source.clipped,
+        "wavelength_nm": source.centres_nm.tolist(),
+        "sha256": {"img": sha256(scene.img), "hdr": sha256(scene.hdr)},
+    }
 
 
 def _pairs(
@@ -241,7 +229,7 @@ def _pairs(
             return degrade(hr, scale, "zero")
         before, after = halo(scale)
         inner = slice(_REACH - before, _REACH + recipe.tile + after)
-        return blur_decimate(windows[:, inner, inner], scale)
+        return degrade(windows[:, inner, inner], scale, "open")
 
     cuts = {"hr": hr, "lr": low(recipe.scale), "lr_x2": low(2)}
     return {name: cut.reshape(len(col0), -1, *cut.shape[1:]).numpy() for name, cut in cuts.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,58 +29,18 @@ class _Original:
     first: str  # the weight whose second axis is the input bands
     prefix: str
     names: dict[str, str]  # part of a key here: the same there
+    like: str = ""  # a class whose names it shares
 
 
-_SNLSR = {
-    **{f"sr.stages.{n // 3}.blocks.{n % 3}": f"block{n + 1}" for n in range(6)},
-    "encoder": "SPDN", "mlp": "mpl", "decoder": "endmember", "sr.head": "SRhead",
-    "sr.stages.0.fuse": "Up.0", "sr.stages.0.up": "Up.1.0",
-    "sr.stages.1.fuse": "Up2.0", "sr.stages.1.up": "Up2.1.0", "sr.tail": "Up2.2",
-    "esa.reduce": "ESA.conv1", "esa.bypass": "ESA.conv_f", "esa.stride": "ESA.conv2",
-    "esa.refine.0": "ESA.conv_max", "esa.refine.2": "ESA.conv3", "esa.refine.4": "ESA.conv3_",
-    "esa.expand": "ESA.conv4", "sanl.embed": "NL.embedding", "sanl.query": "NL.convq.0",
-    "sanl.key": "NL.convk.0", "sanl.value": "NL.convv.0", "sanl.out": "NL.to_out",
-    "bottleneck": "botnek", "point": "DDP.pointconv", "depth": "DDP.depthconv",
-}  # fmt: skip
-_ASNLSR = _SNLSR | {
-    "features.0": "cnn.1", "features.1": "cnn.2", "features.5": "cnn.6", "features.6": "cnn.7",
-    "classify": "cnn.13",
-}  # fmt: skip
-_RCAM = {
-    "stages": "upsample_subnets", "stem": "pre_db", "blocks": "db_networks",
-    "units": "rcam_layers", "mix": "pre_attention", "gate": "attention_computation",
-    "fuse": "post_rcam", "up": "upsample_layer",
-}  # fmt: skip
-_ESRT = {
-    "branch": "up", "branch.1": "up.1.conv", "head": "head.0", "neck": "reduce",
-    "body": "body.0", **{f"body.blocks.{n}": f"body.0.encoder{n + 1}" for n in range(3)},
-    "body.fuse": "body.0.reduce", "body.tail": "body.0.alise",
-    "body.transformer": "body.0.attention", "attention.reduce": "atten.reduce",
-    "attention.qkv": "atten.qkv", "attention.out": "atten.proj",
-    "mlp.0": "mlp.fc1", "mlp.2": "mlp.fc2",
-    "first": "encoder", "low": "decoder_low", "high": "decoder_high", "last": "alise",
-    "merge": "alise2.conv", "gate.gate": "att.conv_du",
-    "unit1": "layer1", "unit2": "layer2", "mix": "layer4.conv", "fuse": "alise.conv",
-    "attention.gate": "atten.conv_du",
-    "reduce": "conv", "expand": "conv1", "act": "relu",
-    **{f"s{n}": f"weight{n}.scale" for n in range(1, 6)},
-}  # fmt: skip
-_SRFORMER = {
-    "head": "conv_first", "norm_in": "patch_embed.norm", "groups": "layers",
-    "blocks": "residual_group.blocks", "mask": "attn_mask", "attention": "attn",
-    "attention.bias": "attn.relative_position_bias_table",
-    "attention.index": "attn.aligned_relative_position_index", "attention.out": "attn.proj",
-    "ffn.expand": "mlp.fc1", "ffn.depth": "mlp.dwconv.depthwise_conv.0", "ffn.reduce": "mlp.fc2",
-    "fuse": "conv_after_body", "norm_out": "norm", "reduce": "conv_before_upsample",
-    "up": "upsample", "tail": "conv_last",
-}  # fmt: skip
-ORIGINALS = {
-    "RCAMSRNetwork": _Original("rcam", "stages.0.stem.0.weight", "", _RCAM),
-    "ESRTNetwork": _Original("esrt", "head.weight", "esrt.", _ESRT),
-    "SRFormerNetwork": _Original("srformer", "head.weight", "srformer.", _SRFORMER),
-    "SNLSR": _Original("snlsr", "encoder.layers.0.weight", "", _SNLSR),
-    "AdversarialSNLSR": _Original("asnlsr", "encoder.layers.0.weight", "", _ASNLSR),
-}
+def _originals() -> dict[str, _Original]:
+    """Read official.toml, beside this file."""
+    document = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+    for entry in document.values():
+        entry["names"] = document.get(entry.get("like"), {"names": {}})["names"] | entry["names"]
+    return {name: _Original(**entry) for name, entry in document.items()}
+
+
+ORIGINALS = _originals()
 
 
 def official_key(model_class: str, key: str) -> str:

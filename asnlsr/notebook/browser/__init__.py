@@ -1,6 +1,6 @@
 """The band browser: a hyperspectral cube to touch, in JupyterLab and in a static page.
 
-One JavaScript module (`widgets.js`) does the work. In JupyterLab anywidget connects it to the
+One JavaScript module (`browser.js`) does the work. In JupyterLab anywidget connects it to the
 kernel; for a page without a kernel the same module and its content are written out as HTML.
 """
 
@@ -24,6 +24,7 @@ from asnlsr.scenes.bands import DOMAINS, FALSE_COLOUR_NM, BinnedScene
 from asnlsr.scenes.envi import open_scene
 
 Cube: TypeAlias = NDArray[np.floating] | xr.DataArray | Path | str
+Cubes: TypeAlias = Cube | Mapping[str, Cube]
 LARGEST = 256  # pixels along the longer side of a scene that is given by its path
 MAPS = ("cividis", "viridis", "gray")  # readable for colour-blind readers
 TWIN = """<style>{css}</style>
@@ -101,8 +102,8 @@ class BandBrowser(AnyWidget):
     shown: [row, col, row, col]). Pixels count on the largest of the cubes.
     """
 
-    _esm = Path(__file__).with_suffix(".js")
-    _css = Path(__file__).with_suffix(".css")
+    _esm = Path(__file__).with_name("browser.js")
+    _css = Path(__file__).with_name("browser.css")
     content = Dict().tag(sync=True)
     band = Int(0).tag(sync=True)
     rgb = List(Int()).tag(sync=True)
@@ -111,19 +112,13 @@ class BandBrowser(AnyWidget):
     region = List(Int()).tag(sync=True)
 
     def __init__(
-        self,
-        cubes: Cube | Mapping[str, Cube],
-        wavelength_nm: ArrayLike | None = None,
-        unit: str = "value",
+        self, cubes: Cubes, wavelength_nm: ArrayLike | None = None, unit: str = "value"
     ) -> None:
         super().__init__()
         self.show(cubes, wavelength_nm, unit)
 
     def show(
-        self,
-        cubes: Cube | Mapping[str, Cube],
-        wavelength_nm: ArrayLike | None = None,
-        unit: str = "value",
+        self, cubes: Cubes, wavelength_nm: ArrayLike | None = None, unit: str = "value"
     ) -> None:
         """Show other cubes in the same place of the page.
 

@@ -1,7 +1,7 @@
 // The band browser: pictures of a hyperspectral cube, and the spectra of its pixels.
 //
-// anywidget calls `render` in JupyterLab; in a page without a kernel widgets.py calls it with
-// `standIn`. What is shown comes from `content` (see widgets.py); names are only ever set as text.
+// anywidget calls `render` in JupyterLab; in a page without a kernel the package calls it with
+// `standIn`. What is shown comes from `content` (see __init__.py); names are only ever set as text.
 
 const PIN_COLOURS = ["#EE7733", "#0077BB", "#EE3377", "#009988", "#33BBEE"];
 const DASHES = ["", "6 3", "2 3", "8 3 2 3"]; // the last cube, the reference, is drawn solid

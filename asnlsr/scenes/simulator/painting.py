@@ -16,6 +16,7 @@ from scipy.special import expit
 from asnlsr.scenes.simulator.spectra import MATERIALS
 
 Float = NDArray[np.float64]
+Box = tuple[float, float, float, float]  # top, bottom, left, right
 SUN = np.array([-0.45, -0.66, 0.60])  # unit vector to the sun: high, left, behind the camera
 SHADE = 0.17  # of the direct light: what surroundings in the sun throw into a shadow
 GLINT = 100.0  # brightness of a mirror image of the sun, blurred to a pixel, white in the sun = 1
@@ -120,6 +121,35 @@ def limb(
         lit += 0.004 * GLINT * np.exp(-(((v + 0.3) * radius[on]) ** 2))
     blend = np.clip(0.5 + 0.3 * canvas.grain[at], 0, 1)
     canvas.paint(at, material, blend, (lit + SHADE) * relief, 0.4 * relief)
+
+
+def panel(
+    canvas: Canvas,
+    box: Box,
+    material: str,
+    blend: float,
+    sun: float,
+    sky: float,
+    course: tuple[int, int] = (0, 0),
+) -> None:
+    """Paint a weathered rectangle; `course` is the size of its bricks."""
+    rows, cols = canvas.material.shape
+    top, bottom, left, right = (
+        int(np.clip(round(edge), 0, end))
+        for edge, end in zip(box, (rows, rows, cols, cols), strict=True)
+    )
+    at = (slice(top, bottom), slice(left, right))
+    tone = 0.12 * canvas.grain[at]
+    if course[0]:
+        y, x = np.mgrid[at]
+        row = y // course[0]
+        column = (x + row % 2 * (course[1] // 2)) // course[1]
+        shade = canvas.rng.normal(0, 0.08, tone.shape)
+        tone = tone + shade[row % len(tone), column % tone.shape[1]]
+        joint = (y % course[0] == 0) | ((x + row % 2 * (course[1] // 2)) % course[1] == 0)
+        tone = np.where(joint, tone - 0.13, tone)
+    light = np.exp(tone)
+    canvas.paint(at, material, np.clip(blend + tone, 0, 1), (sun + SHADE) * light, sky * light)
 
 
 def grow(

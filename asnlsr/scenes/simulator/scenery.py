@@ -10,18 +10,19 @@ from asnlsr.scenes.simulator.painting import (
     CODE,
     GLINT,
     SHADE,
+    Box,
     Canvas,
     Float,
     foliage,
     fractal,
     limb,
+    panel,
     splat,
     tree,
 )
 
 GROUND, WALL = 0.66, 0.60  # cosine of the sun's incidence on level ground, on a facade
 FOCAL = 2.8  # focal length in picture heights: a field of view of 20 degrees, as the instrument
-Box = tuple[float, float, float, float]  # top, bottom, left, right
 
 
 def hedge(canvas: Canvas, foot: float, high: float, material: str) -> None:
@@ -95,36 +96,6 @@ def scatter(canvas: Canvas, top: int) -> None:
         splat(canvas, place, size, tilt + rng.normal(0, 0.35, len(place)), material, look)
 
 
-def panel(
-    canvas: Canvas,
-    box: Box,
-    material: str,
-    blend: float,
-    sun: float,
-    sky: float,
-    course: tuple[int, int] = (0, 0),
-) -> None:
-    """Paint a weathered rectangle; `course` is the size of its bricks."""
-    rows, cols = canvas.material.shape
-    top, bottom, left, right = (
-        int(np.clip(round(edge), 0, end))
-        for edge, end in zip(box, (rows, rows, cols, cols), strict=True)
-    )
-    at = (slice(top, bottom), slice(left, right))
-    tone = 0.12 * canvas.grain[at]
-    if course[0]:
-        y, x = np.mgrid[at]
-        row = y // course[0]
-        column = (x + row % 2 * (course[1] // 2)) // course[1]
-        tone = (
-            tone + canvas.rng.normal(0, 0.08, tone.shape)[row % len(tone), column % tone.shape[1]]
-        )
-        joint = (y % course[0] == 0) | ((x + row % 2 * (course[1] // 2)) % course[1] == 0)
-        tone = np.where(joint, tone - 0.13, tone)
-    light = np.exp(tone)
-    canvas.paint(at, material, np.clip(blend + tone, 0, 1), (sun + SHADE) * light, sky * light)
-
-
 def window(canvas: Canvas, box: Box) -> None:
     """Paint a recessed window: lintel, reveal in shade, frame, panes, sill with its shadow."""
     rng = canvas.rng
@@ -138,16 +109,13 @@ def window(canvas: Canvas, box: Box) -> None:
     mirror = rng.uniform(0.15, 0.27)
     for y0, y1 in ((0.0, 0.32), (0.32, 1.0)):
         for x0, x1 in ((0.0, 0.5), (0.5, 1.0)):
-            pane = (
-                top + max(y0 * high, 0.6 * deep) + bar,
-                top + y1 * high - bar,
-                left + max(x0 * wide, 0.4 * deep) + bar,
-                left + x1 * wide - bar,
-            )
-            panel(canvas, pane, "white", 0, mirror * rng.uniform(0.8, 1.25) - SHADE, 0.3)
+            upper, lower = top + max(y0 * high, 0.6 * deep) + bar, top + y1 * high - bar
+            near, far = left + max(x0 * wide, 0.4 * deep) + bar, left + x1 * wide - bar
+            sun = mirror * rng.uniform(0.8, 1.25) - SHADE
+            panel(canvas, (upper, lower, near, far), "white", 0, sun, 0.3)
             if rng.random() < 0.3:  # a curtain behind the pane
-                edge = pane[2] + rng.uniform(0.2, 1) * (pane[3] - pane[2])
-                panel(canvas, (*pane[:3], edge), "plaster", 0.2, 0.16, 0.1)
+                edge = near + rng.uniform(0.2, 1) * (far - near)
+                panel(canvas, (upper, lower, near, edge), "plaster", 0.2, 0.16, 0.1)
     if rng.random() < 0.25:
         spot = np.array([[rng.uniform(left + deep, right), rng.uniform(top + deep, bottom)]])
         size = rng.uniform(0.7, 1.6, (1, 2))
@@ -177,14 +145,8 @@ def park(rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
     post = np.array([rng.uniform(0.1, 0.9) * cols, top + 0.3 * (rows - top), 0.0])
     wide = 0.004 * rows
     limb(canvas, post, post - [0, 0.35 * rows, 0], (wide, 0.7 * wide), "metal", 0.5)
-    limb(
-        canvas,
-        post - [wide, 0.35 * rows, 0],
-        post - [-wide, 0.36 * rows, 0],
-        (3 * wide, 2 * wide),
-        "metal",
-        0.5,
-    )
+    lamp = post - [wide, 0.35 * rows, 0], post - [-wide, 0.36 * rows, 0]
+    limb(canvas, *lamp, (3 * wide, 2 * wide), "metal", 0.5)
     scatter(canvas, top)
     return canvas
 
@@ -198,34 +160,19 @@ def buildings(rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
     brick = (max(2, round(4 * unit)), max(4, round(13 * unit)))
     ridge = eaves - 0.1 * rows
     for x in rng.uniform(0, 1, 2) * cols:
-        panel(
-            canvas, (ridge - 0.03 * rows, eaves, x, x + 0.05 * rows), "brick", 0.3, WALL, 0.5, brick
-        )
+        chimney = (ridge - 0.03 * rows, eaves, x, x + 0.05 * rows)
+        panel(canvas, chimney, "brick", 0.3, WALL, 0.5, brick)
     panel(canvas, (ridge, eaves, 0, cols), "roof", 0.5, 0.85, 0.7, (2 * brick[0], brick[1]))
     wall = rng.choice(["brick", "plaster"])
-    panel(
-        canvas,
-        (eaves, street, 0, cols),
-        wall,
-        0.55,
-        WALL,
-        0.5,
-        brick if wall == "brick" else (0, 0),
-    )
+    course = brick if wall == "brick" else (0, 0)
+    panel(canvas, (eaves, street, 0, cols), wall, 0.55, WALL, 0.5, course)
     floors, wide = int(rng.integers(4, 6)), rng.uniform(0.13, 0.18) * rows
     story = (street - eaves) / floors
     for floor in range(floors):
         line = eaves + floor * story
         if floor == floors - 1:
-            panel(
-                canvas,
-                (line, street, 0, cols),
-                "stone",
-                0.3,
-                WALL,
-                0.5,
-                (4 * brick[0], 4 * brick[1]),
-            )
+            block = 4 * brick[0], 4 * brick[1]
+            panel(canvas, (line, street, 0, cols), "stone", 0.3, WALL, 0.5, block)
             panel(canvas, (line, line + 8 * unit, 0, cols), "stone", 0.6, 0.8, 0.6)
             panel(canvas, (line + 8 * unit, line + 14 * unit, 0, cols), "stone", 0.3, 0.05, 0.4)
         for x in np.arange(0.3 * wide, cols, wide):
@@ -234,14 +181,10 @@ def buildings(rng: np.random.Generator, size: tuple[int, int]) -> Canvas:
     panel(canvas, (eaves - 10 * unit, eaves + 8 * unit, 0, cols), "paint", 0.5, 0.7, 0.7)
     pipe = np.array([rng.uniform(0.1, 0.9) * cols, street, 0.0])
     limb(canvas, pipe, np.array([pipe[0], eaves, 0.0]), (3 * unit, 3 * unit), "metal", 0.7)
-    crowns = [
-        (
-            (k + rng.uniform(0, 0.8)) * 0.5 * rows,
-            rng.uniform(0.9, 0.96) * rows,
-            rng.uniform(0.4, 0.7) * rows,
-        )
-        for k in range(-1, 1 + 2 * cols // rows)
-    ]
+    crowns = []
+    for k in range(-1, 1 + 2 * cols // rows):
+        x, y, height = (k + rng.uniform(0, 0.8)) / 2, rng.uniform(0.9, 0.96), rng.uniform(0.4, 0.7)
+        crowns.append((x * rows, y * rows, height * rows))
     ground(canvas, int(street), "stone", crowns)
     before = canvas.look.copy()
     hedge(canvas, street + 0.03 * rows, 0.07 * rows, "needle")

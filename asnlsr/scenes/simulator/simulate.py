@@ -9,6 +9,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
+from asnlsr.files import keep
 from asnlsr.scenes.envi import write_scene
 from asnlsr.scenes.simulator.painting import CODE, Canvas
 from asnlsr.scenes.simulator.scenery import buildings, park
@@ -82,6 +83,7 @@ def simulate(
     size: tuple[int, int] = (512, 256),
     seed: int = 0,
     progress: bool = True,
+    force: bool = False,
 ) -> list[Path]:
     """Write simulated scenes as ENVI radiance, named ``park-0``, ``buildings-1``, ...
 
@@ -97,6 +99,8 @@ def simulate(
         Same seed, same bytes.
     progress : bool
         Show a progress bar.
+    force : bool
+        Replace the scenes of an earlier call; other files stay.
 
     Returns
     -------
@@ -106,8 +110,9 @@ def simulate(
     Raises
     ------
     ValueError
-        If there would be no scene, or one too small to hold the geometry, or if ``out`` holds
-        scenes of another call.
+        If there would be no scene, or one too small to hold the geometry.
+    FileExistsError
+        If ``out`` is a file or a folder with something in it.
     """
     if scenes < 1:
         raise ValueError(f"scenes is {scenes}: ask for at least one")
@@ -115,13 +120,13 @@ def simulate(
         raise ValueError(f"size is {size[0]}x{size[1]}: at least 32 rows and 32 columns are needed")
     kinds = [KINDS[number % len(KINDS)] for number in range(scenes)]
     headers = [out / f"{kind}-{number}.hdr" for number, kind in enumerate(kinds)]
-    description = f"seed {seed}; radiance, W m-2 sr-1 nm-1"
-    same = {description, f"lines = {size[0]}\n", f"samples = {size[1]}\n"}
-    for there in out.glob("*.hdr"):
-        text = there.read_text(errors="replace")
-        if there not in headers or not all(words in text for words in same):
-            raise ValueError(f"{there}: a scene of another call; choose another --out")
+    if not out.is_dir() or any(out.iterdir()):
+        keep(out, force=force)
     out.mkdir(parents=True, exist_ok=True)
+    for kind in set(KINDS):
+        for old in out.glob(f"{kind}-[0-9]*.hdr"):
+            old.unlink()
+            old.with_suffix(".img").unlink(missing_ok=True)
     pairs = list(zip(kinds, headers, strict=True))
     for number, (kind, header) in enumerate(
         tqdm(pairs, desc="simulate", unit="scene", disable=not progress)
@@ -134,6 +139,6 @@ def simulate(
             blocks,
             (*size, WAVELENGTH_NM.size),
             WAVELENGTH_NM,
-            description=f"simulated {kind}, {description}",
+            description=f"simulated {kind}, seed {seed}; radiance, W m-2 sr-1 nm-1",
         )
     return headers

@@ -7,6 +7,7 @@ from spectral.io import envi
 from asnlsr.scenes.envi import open_scene, write_scene
 from tests.conftest import make_scene
 
+MAP = ["UTM", "1", "1", "500000", "4100000", "3", "2.5", "11", "North", "WGS-84"]
 ENVI_TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 12: "u2", 13: "u4", 14: "i8", 15: "u8"}
 # Axes of (row, column, channel) in the order in which the file runs through them.
 FILE_ORDER = {"bip": "rci", "bil": "ric", "bsq": "irc"}
