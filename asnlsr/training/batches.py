@@ -7,7 +7,7 @@ is what it needs where the spectrum is another. The changes are ours, for recipe
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -144,21 +144,35 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         self.relighting = None
         if config.relight or config.light:
             self.relighting = Relighting(source.lr, target, config.relight, config.light)
-        # Low resolution as it would be of the scene turned by k = 0, 1, ...
-        turns = range(1, 8) if config.turns else ()
-        self.views = [source.lr, *(_degraded(source.hr, k, self.scale) for k in turns)]
-        self.views_x2: list[Tensor] = []
-        if half:
-            self.views_x2 = [source.lr_x2, *(_degraded(source.hr, k, 2) for k in turns)]
+        self.source_lr_x2 = source.lr_x2 if half else None
 
     def to(self, device: torch.device) -> None:
         """Keep the tiles on a device, where batches are then made."""
-        self.views = [view.to(device) for view in self.views]
-        self.views_x2 = [view.to(device) for view in self.views_x2]
-        self.source_lr, self.source_hr = self.views[0], self.source_hr.to(device)
-        if self.target_lr is not None:
-            self.target_lr = self.target_lr.to(device)
+        if device == self.source_lr.device:
+            return
+        for name in ("source_lr", "source_hr", "source_lr_x2", "target_lr"):
+            if getattr(self, name) is not None:
+                setattr(self, name, getattr(self, name).to(device))
+        for name in ("views", "views_x2"):
+            self.__dict__.pop(name, None)
         self._domains = {}
+
+    @cached_property
+    def views(self) -> list[Tensor]:
+        """Low resolution (n, C, h, w) as it would be of the scene turned by k = 0, 1, ..."""
+        turned = (_degraded(self.source_hr, k, self.scale) for k in self._turns)
+        return [self.source_lr, *turned]
+
+    @cached_property
+    def views_x2(self) -> list[Tensor]:
+        """As `views`, degraded by 2; [] unless that is asked for."""
+        if self.source_lr_x2 is None:
+            return []
+        return [self.source_lr_x2, *(_degraded(self.source_hr, k, 2) for k in self._turns)]
+
+    @property
+    def _turns(self) -> range:
+        return range(1, 8 if self.config.turns else 1)
 
     def _domain(self, *counts: int) -> Tensor:
         """Domains (B,) of so many source and target tiles."""
