@@ -128,6 +128,7 @@ def mmd(source: Tensor, target: Tensor) -> Tensor:
     ----------
     Gretton et al. 2012, JMLR 13, equation 3; Long et al. 2015 as a loss of features.
     """
+    source, target = torch.as_tensor(source), torch.as_tensor(target)
     joint, n, m = torch.cat([source, target]), len(source), len(target)
     squared = (joint[:, None] - joint).square().sum(2)
     with torch.no_grad():  # the kernel's width is a yardstick, no way to lower the loss
@@ -173,9 +174,9 @@ def proxy_a_distance(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) 
         StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)
     )
     labels = np.repeat([0, 1], [len(part) for part in train])
-    classifier.fit(torch.cat(train).numpy(), labels)
+    classifier.fit(np.concatenate(train), labels)
     wrong = [
-        float(np.mean(classifier.predict(part.numpy()) != label)) for label, part in enumerate(test)
+        float(np.mean(classifier.predict(np.asarray(part)) != label)) for label, part in enumerate(test)
     ]
     return 2 * (1 - 2 * float(np.mean(wrong)))
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 
 from asnlsr.scenes.bands import DOMAINS
+from asnlsr.scenes.bands import false_colour as false_colour  # for chapters
 
 # "Vibrant" scheme of Paul Tol (SRON technical note 09-002): distinct for colour-blind readers.
 BLUE, RED, ORANGE, TEAL, CYAN, MAGENTA, GREY = (
