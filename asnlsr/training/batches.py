@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asnlsr.config import Experiment, TrainingConfig
-from asnlsr.device import sent
+from asnlsr.device import float32_products, sent
 from asnlsr.models.registry import spec
 from asnlsr.physics import degrade, log_scale, unscale
 from asnlsr.scenes.bands import DOMAINS
@@ -254,7 +254,8 @@ def turned(image: Tensor, k: int) -> Tensor:
 
 def _degraded(hr: Tensor, k: int, scale: int) -> Tensor:
     """Low resolution (n, C, h, w), by `scale`, of high-resolution tiles turned by k."""
-    return torch.stack([log_scale(degrade(unscale(turned(z, k)), scale)) for z in hr])
+    with float32_products(tf32=False):
+        return torch.stack([log_scale(degrade(unscale(turned(z, k)), scale)) for z in hr])
 
 
 def _cut(image: Tensor, row: int, col: int, side: int, scale: int) -> Tensor:
