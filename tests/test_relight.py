@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from asnlsr.training.batches import Relighting, contrast, transport
+from asnlsr.training.relight import Relighting, contrast, transport
 
 
 def tiles(seed, n=6, spread=(1.0, 0.5, 0.2), mean=0.0):
