@@ -103,7 +103,9 @@ class Bench:
                 args = {"model": model, "preset": "paper", "seed": 0, "settings": settings}
                 self.finish(self.start("long_run", **args))
         self.finish(compared)
-        self.pairs(share, settings | {"crop": 64} | self._pair_sizes(), 8250 * at[64])
+        self.pairs(
+            share, settings | {"crop": 64} | self._pair_sizes(), 0.0 if self.dry else 8250 * at[64]
+        )
 
     def _pair_sizes(self) -> dict[str, int]:
         if self.dry:
