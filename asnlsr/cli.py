@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import sys
 import warnings
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from asnlsr.files import keep, replacing, told
+
 # The verbs import what they call themselves, so that --help does not wait for torch.
 app = typer.Typer(
-    name="asnlsr",
     help="Hyperspectral super-resolution with cross-spectral domain adaptation.",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -24,13 +24,8 @@ Tiles = Annotated[Path, typer.Option(help="Folder made by prepare.")]
 SplitFile = Annotated[Path, typer.Option(help="JSON made by split.")]
 Header = Annotated[Path, typer.Argument(help="ENVI header.", metavar="SCENE.hdr")]
 SHARE = "https://nextcloud.rma.ac.be/index.php/s/DtbtLjTqcFpETWB"  # of the authors
-Seed = Annotated[int, typer.Option(help="Same seed, same result.", min=0, max=2**32 - 1)]
-Border = Literal["scene", "zero"]
-By = Literal["scene", "tile"]
-Preset = Literal["smoke", "demo", "paper"]
 Protocol = Literal["blind", "as-released"]
-Recipe = Literal["warm", "published"]
-Format = Literal["md", "csv", "latex"]
+Seed = Annotated[int, typer.Option(help="Same seed, same result.", min=0, max=2**32 - 1)]
 Device = Literal["auto", "cpu", "cuda"]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
@@ -42,11 +37,8 @@ def root(
 ) -> None:
     """Show version or help where no verb is given."""
     if version:
-        from importlib import metadata
-
         typer.echo(f"asnlsr {metadata.version('asnlsr')}")
-        raise typer.Exit
-    if context.invoked_subcommand is None:
+    elif context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
         raise typer.Exit(2)
 
@@ -60,12 +52,9 @@ def simulate(
     force: Force = False,
 ) -> None:
     """Simulate radiance scenes of parks and buildings."""
-    from asnlsr.scenes.simulator.simulate import simulate
+    from asnlsr.scenes.simulator.simulate import read_size, simulate
 
-    rows, _, cols = size.lower().partition("x")
-    if not (rows.isdecimal() and cols.isdecimal()):
-        raise ValueError(f"--size {size}: must be rows x columns, such as 512x256")
-    simulate(out, scenes, (int(rows), int(cols)), seed, force=force)
+    simulate(out, scenes, read_size(size), seed, force=force)
 
 
 @app.command(epilog="Example: asnlsr fetch tiles splits --out data/published --dry-run")
@@ -92,7 +81,7 @@ def prepare(
     out: Annotated[Path, typer.Option(help="Folder for the tiles of both domains.")],
     tile: Annotated[int, typer.Option(help="Rows and columns of a tile (pixels).")] = 128,
     scale: Annotated[int, typer.Option(help="Decimation of the low-resolution tiles.")] = 4,
-    border: Annotated[Border, typer.Option(help="zero: blur each tile alone.")] = "scene",
+    border: Annotated[Literal["scene", "zero"], typer.Option(help="zero: tile by tile.")] = "scene",
     force: Force = False,
 ) -> None:
     """Cut scenes into tiles of SWIR1 and SWIR2 with their low-resolution twins."""
@@ -105,12 +94,11 @@ def prepare(
 def split(
     tiles: Annotated[Path, typer.Argument(help="Folder made by prepare.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
-    by: Annotated[By, typer.Option(help="scene: no scene in two roles.")] = "scene",
+    by: Annotated[Literal["scene", "tile"], typer.Option(help="No scene in two roles.")] = "scene",
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
     """Give every tile a role: source_train, target_train, val or test."""
-    from asnlsr.files import keep
     from asnlsr.tiles.store import make_split, write_split
 
     keep(out, force=force)
@@ -125,9 +113,9 @@ def train(
     tiles: Tiles,
     split: SplitFile,
     out: Annotated[Path, typer.Option(help="Run folder; the same run, unfinished, goes on.")],
-    preset: Annotated[Preset, typer.Option(help="Sizes.")] = "demo",
+    preset: Annotated[Literal["smoke", "demo", "paper"], typer.Option(help="Sizes.")] = "demo",
     protocol: Annotated[Protocol, typer.Option(help="as-released sees target truth.")] = "blind",
-    recipe: Annotated[Recipe, typer.Option(help="Ours, or that of the paper.")] = "warm",
+    recipe: Annotated[Literal["warm", "published"], typer.Option(help="Of training.")] = "warm",
     seed: Seed = 0,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
     devices: Annotated[int, typer.Option(help="Processes that share a batch.", min=1)] = 1,
@@ -137,11 +125,9 @@ def train(
     from asnlsr.config import Experiment, setting
     from asnlsr.models.registry import BEST
 
-    given = dict(setting(text) for text in set_ or ())
-    name = BEST if model == "best" else model
+    given, name = dict(map(setting, set_ or ())), BEST if model == "best" else model
     experiment = Experiment(name, preset, protocol, recipe, seed, given)
-
-    from asnlsr.tiles.store import TileSet
+    from asnlsr.tiles.store import TileSet  # torch comes now, when what is asked for can be
     from asnlsr.training.run import keep_freed_memory, train
 
     keep_freed_memory()
@@ -159,13 +145,12 @@ def evaluate(
     force: Force = False,
 ) -> None:
     """Measure runs: one line per run, domain, tile and metric."""
-    from asnlsr.files import keep, replacing
     from asnlsr.results.evaluate import evaluate
     from asnlsr.tiles.store import TileSet
 
     keep(out, force=force)
-    metrics = evaluate(runs, TileSet(tiles, split), role, device=device)
     with replacing(out) as temporary:
+        metrics = evaluate(runs, TileSet(tiles, split), role, device=device)
         metrics.to_csv(temporary, index=False)
 
 
@@ -202,18 +187,17 @@ def import_weights(
     force: Force = False,
 ) -> None:
     """Turn a checkpoint of the original release into a run folder."""
-    from asnlsr.files import keep
     from asnlsr.training.official import import_weights
 
     keep(out / "run.json", out / "weights.safetensors", force=force)
     run = import_weights(checkpoint, out)
-    skip = "on" if run["config"]["skip"] else "off"
-    typer.echo(f"{run['model']}, {run['bands']} bands, x{run['scale']}, skip {skip}", err=True)
+    facts = (run["bands"], run["scale"], "on" if run["config"]["skip"] else "off")
+    typer.echo("{}, {} bands, x{}, skip {}".format(run["model"], *facts), err=True)
 
 
 @app.command(epilog="Example: asnlsr import-tiles processed_tiles --out tiles --split a.npz")
 def import_tiles(
-    folder: Annotated[Path, typer.Argument(help="Folder of .mat tiles of the release.")],
+    folder: Annotated[Path, typer.Argument(help="Folder around *dom1_* and *dom2_*.")],
     out: Annotated[Path, typer.Option(help="Folder for the tiles and the splits.")],
     split: Annotated[list[Path] | None, typer.Option(help="Split (.npz), repeatable.")] = None,
     force: Force = False,
@@ -228,7 +212,7 @@ def import_tiles(
 def table(
     metrics: Annotated[Path, typer.Argument(help="CSV file made by evaluate.")],
     domain: Annotated[Literal["swir1", "swir2"], typer.Option(help="Of the tiles.")] = "swir2",
-    format_: Annotated[Format, typer.Option("--format", help="Of the table.")] = "md",
+    format_: Annotated[Literal["md", "csv", "latex"], typer.Option("--format")] = "md",
 ) -> None:
     """Print the results table."""
     from asnlsr.results.tables import read_metrics, render, results_table
@@ -248,16 +232,8 @@ def main() -> None:
         with warnings.catch_warnings():
             warnings.showwarning = _warn  # type: ignore[assignment]
             sys.exit(app(standalone_mode=False))
-    except (ValueError, OSError) as error:
-        message = str(error)
-        if isinstance(error, OSError) and error.filename is not None:
-            message = f"{error.filename}: {error.strerror}"
-            if error.errno == errno.ENOSPC:
-                message += "; free some space or choose another --out"
-            if error.strerror in {os.strerror(errno.EEXIST), os.strerror(errno.ENOTDIR)}:
-                message += "; a folder is needed here"
-    except MemoryError as error:
-        message = f"not enough memory ({error}); choose smaller sizes"
+    except (ValueError, OSError, MemoryError) as error:
+        message = told(error)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EEXIST, EISDIR, ENOSPC
+from errno import EEXIST, EISDIR, ENOSPC, ENOTDIR
 from pathlib import Path
 
 
@@ -100,3 +100,17 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def told(error: ValueError | OSError | MemoryError) -> str:
+    """Say in one line what is wrong, and with which file."""
+    message = str(error)
+    if isinstance(error, MemoryError):
+        message = f"not enough memory ({error}); choose smaller sizes"
+    elif isinstance(error, OSError) and error.filename is not None:
+        message = f"{error.filename}: {error.strerror}"
+        if error.errno == ENOSPC:
+            message += "; free some space or choose another --out"
+        if error.strerror in {os.strerror(EEXIST), os.strerror(ENOTDIR)}:
+            message += "; a folder is needed here"
+    return message

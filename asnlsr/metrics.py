@@ -176,7 +176,8 @@ def proxy_a_distance(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) 
     labels = np.repeat([0, 1], [len(part) for part in train])
     classifier.fit(np.concatenate(train), labels)
     wrong = [
-        float(np.mean(classifier.predict(np.asarray(part)) != label)) for label, part in enumerate(test)
+        float(np.mean(classifier.predict(np.asarray(part)) != label))
+        for label, part in enumerate(test)
     ]
     return 2 * (1 - 2 * float(np.mean(wrong)))
 

@@ -89,10 +89,10 @@ def test_real_sensors_share_their_bands(shared):
 @pytest.mark.parametrize(
     ("wavelength", "usable", "reason"),
     [
-        (np.linspace(400, 1000.5, 200), None, "SWIR1.*not covered.*1000-1000"),
-        (np.linspace(400, 900, 200), None, "SWIR1.*not covered.*none of it"),
-        (np.linspace(1000, 1600, 200), None, "SWIR1.*not covered.*1000-1600"),
-        (np.linspace(1000, 1700, 40), None, "27 usable channels outside the cut.*30 bins"),
+        (np.linspace(400, 1000.5, 200), None, "SWIR1.*not covered.*1 usable"),
+        (np.linspace(400, 900, 200), None, "SWIR1.*not covered.*0 usable"),
+        (np.linspace(1000, 1600, 200), None, "SWIR1.*not covered.*all of 1000-1700 nm"),
+        (np.linspace(1000, 1700, 40), None, "27 usable channels outside the cut; 30 are"),
         (EVEN_300, ~((EVEN_300 > 1100) & (EVEN_300 < 1150)), "no usable channel near 11"),
     ],
 )

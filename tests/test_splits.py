@@ -91,21 +91,21 @@ def test_absent_tiles_are_named(many_tiles, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"),
+    "text",
     [
-        ('{"val": ["a/0/0"', "not a JSON file"),
-        ("\x80\x02cnumpy", "not a JSON file"),
-        ("[" * 100_000, "not a JSON file"),
-        ("[]", "must map"),
-        ('{"val": []}', "must map"),
-        ('{"source_train": [], "target_train": [], "val": [], "test": [1]}', "must map"),
-        ('{"source_train": [], "target_train": [], "val": [], "test": "a/0/0"}', "must map"),
+        '{"val": ["a/0/0"',
+        "\x80\x02cnumpy",
+        "[" * 100_000,
+        "[]",
+        '{"val": []}',
+        '{"source_train": [], "target_train": [], "val": [], "test": [1]}',
+        '{"source_train": [], "target_train": [], "val": [], "test": "a/0/0"}',
     ],
 )
-def test_damaged_split_is_refused(tmp_path, text, reason):
+def test_damaged_split_is_refused(tmp_path, text):
     path = tmp_path / "split.json"
     path.write_text(text, encoding="latin-1")
-    with pytest.raises(ValueError, match=rf"split\.json: {reason}"):
+    with pytest.raises(ValueError, match=r"split\.json: not a split"):
         read_split(path)
 
 
@@ -115,5 +115,3 @@ def test_too_few_scenes_or_tiles_are_refused(tiny_scenes, tmp_path):
         make_split(tmp_path / "tiles", by="scene")
     with pytest.raises(ValueError, match="2 tiles, a split by tile needs at least 3"):
         make_split(tmp_path / "tiles", by="tile")
-    with pytest.raises(ValueError, match="'pixel' is neither"):
-        make_split(tmp_path / "tiles", by="pixel")

@@ -73,19 +73,23 @@ def bin_response(
         If the usable channels do not cover the domain or are too few.
     """
     wavelength = np.asarray(wavelength_nm, dtype=np.float64)
-    chosen = (wavelength >= domain.low_nm) & (wavelength <= domain.high_nm)
-    if usable is not None:
-        chosen &= np.asarray(usable, dtype=bool)
+    low, high = domain.low_nm, domain.high_nm
+    chosen = (wavelength >= low) & (wavelength <= high)
+    chosen &= True if usable is None else np.asarray(usable, dtype=bool)
     channels = wavelength[chosen]
-    _check_coverage(domain, channels, bands)
+    slack = _UNCOVERED * (high - low)
+    left = np.count_nonzero(domain.keeps(channels))
+    if left < bands or channels[0] > low + slack or channels[-1] < high - slack:
+        raise ValueError(
+            f"{domain.title} is not covered by the sensor: {left} usable channels outside the cut; "
+            f"{bands} are needed, over all of {low:.0f}-{high:.0f} nm"
+        )
     bins, centres = _centres(domain, channels[0], channels[-1], bands)
     fwhm = (channels[-1] - channels[0]) / bins
     nearest = np.abs(channels - centres[:, None]).min(axis=1)
     if nearest.max() > fwhm:
-        raise ValueError(
-            f"{domain.title} has no usable channel near {centres[nearest.argmax()]:.0f} nm; "
-            "look at wavelength and bbl in the header"
-        )
+        gap = f"no usable channel near {centres[nearest.argmax()]:.0f} nm"
+        raise ValueError(f"{domain.title} has {gap}; look at wavelength and bbl in the header")
     sigma = fwhm / _FWHM_PER_SIGMA
     weights = np.exp(-0.5 * ((wavelength - centres[:, None]) / sigma) ** 2) * chosen
     return weights / weights.sum(axis=1, keepdims=True), centres
@@ -96,20 +100,6 @@ def bin_fwhm_nm(centres_nm: NDArray[np.float64]) -> NDArray[np.float64]:
     span = centres_nm[-1] - centres_nm[0]
     bins = round(span / np.diff(centres_nm).min()) + 1  # those in the cut included
     return np.full(len(centres_nm), span / bins)
-
-
-def _check_coverage(domain: Domain, channels_nm: NDArray[np.float64], bands: int) -> None:
-    """Refuse channels that leave an end of the domain out, or are fewer than the bands."""
-    span = f"{domain.title} ({domain.low_nm:.0f}-{domain.high_nm:.0f} nm)"
-    slack = _UNCOVERED * (domain.high_nm - domain.low_nm)
-    ends = channels_nm[[0, -1]] if channels_nm.size else np.array([np.inf, -np.inf])
-    if ends[0] > domain.low_nm + slack or ends[1] < domain.high_nm - slack:
-        found = f"only {ends[0]:.0f}-{ends[1]:.0f} nm" if channels_nm.size else "none of it"
-        raise ValueError(f"{span} is not covered by the sensor: usable channels see {found}")
-    if (left := np.count_nonzero(domain.keeps(channels_nm))) < bands:
-        raise ValueError(
-            f"{span} has {left} usable channels outside the cut, too few for {bands} bins"
-        )
 
 
 def _centres(
@@ -138,6 +128,8 @@ class SceneBands:
     ----------
     scene : Scene
     centres_nm : ndarray of float64, shape (bands,)
+    fwhm_nm : ndarray of float64, shape (bands,), or None
+        Width of each band, where it is known.
     clipped : int
         Negative values met so far; they are read as 0, as is everything that is neither
         finite nor in use.
@@ -147,12 +139,8 @@ class SceneBands:
         self.scene = scene
         self.clipped = 0
         self.centres_nm = scene.wavelength_nm
+        self.fwhm_nm: NDArray[np.float64] | None = scene.fwhm_nm
         self._used = scene.usable
-
-    @property
-    def fwhm_nm(self) -> NDArray[np.float64] | None:
-        """Width of each band (bands,), where it is known."""
-        return self.scene.fwhm_nm
 
     def read_rows(self, r0: int, r1: int) -> NDArray[np.float32]:
         """Read rows ``r0`` to ``r1 - 1``.
@@ -199,10 +187,8 @@ class SceneBands:
                 return radiance
         finite = np.isfinite(radiance)
         if not (finite | ~self._used).all():
-            raise ValueError(
-                f"{self.scene.img}: values in usable channels are NaN, infinite or the header's "
-                "data ignore value; mark their channels in bbl or mend the file"
-            )
+            fault = "NaN, infinite or ignored values in usable channels; mark them in bbl"
+            raise ValueError(f"{self.scene.img}: {fault}")
         self.clipped += int(np.count_nonzero((radiance < 0) & self._used))
         return np.where(finite, np.maximum(radiance, 0), np.float32(0))
 
@@ -220,6 +206,8 @@ class BinnedScene(SceneBands):
         except ValueError as error:
             raise ValueError(f"{scene.hdr}: {error}") from None
         self.centres_nm = np.concatenate([centres for _, centres in responses])
+        # Of the weights alone; that of the channels comes on top.
+        self.fwhm_nm = np.concatenate([bin_fwhm_nm(centres) for _, centres in responses])
         self._used = np.any([weights.any(axis=0) for weights, _ in responses], axis=0)
         # Only the channels between the first and the last with a weight are multiplied.
         ends = [np.flatnonzero(weights.any(axis=0))[[0, -1]] for weights, _ in responses]
@@ -227,11 +215,6 @@ class BinnedScene(SceneBands):
             (slice(first, last + 1), torch.from_numpy(weights[:, first : last + 1]).float())
             for (weights, _), (first, last) in zip(responses, ends, strict=True)
         ]
-
-    @property
-    def fwhm_nm(self) -> NDArray[np.float64]:
-        """Width of the weights of each band; that of the channels comes on top."""
-        return np.concatenate([bin_fwhm_nm(c) for c in np.split(self.centres_nm, len(DOMAINS))])
 
     def read_rows(self, r0: int, r1: int) -> NDArray[np.float32]:
         """Read and bin rows ``r0`` to ``r1 - 1``; see :meth:`SceneBands.read_rows`."""

@@ -5,12 +5,10 @@ References: RFC 4918 (WebDAV); RFC 9110, section 14 (ranges).
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import glob
 import hashlib
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,9 +21,8 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ex
 from tqdm.auto import tqdm
 from webdav4.client import Client, ClientError, ResourceNotFound
 
-from asnlsr.files import naming, sha256
+from asnlsr.files import check_space, naming, sha256
 
-SHARE = "https://nextcloud.rma.ac.be/index.php/s/DtbtLjTqcFpETWB"
 FOLDERS = {"tiles": "processed_tiles", "radiance": "radiance", "splits": "train_val_splits"}
 MANIFEST = "SHA256SUMS"
 TRIES = 6  # of a file in one call
@@ -51,9 +48,7 @@ class RemoteFile:
         return out / f"{self.path}.{version}.part"
 
 
-def fetch(
-    kinds: Sequence[str], out: Path, url: str = SHARE, dry_run: bool = False
-) -> list[RemoteFile]:
+def fetch(kinds: Sequence[str], out: Path, url: str, dry_run: bool = False) -> list[RemoteFile]:
     """Download what a folder lacks, go on with what was interrupted, verify the rest.
 
     Parameters
@@ -87,7 +82,9 @@ def fetch(
         missing = [file for file in files if not _is_in(out, file)]
         if dry_run:
             return missing
-        _require_space(missing, out)
+        parts = [part for file in missing if (part := file.part(out)).exists()]
+        there = sum(part.stat().st_size for part in parts)
+        check_space(out / MANIFEST, sum(file.size for file in missing) - there)
         out.mkdir(parents=True, exist_ok=True)
         with (
             (out / MANIFEST).open("a+", encoding="utf-8", errors="replace") as manifest,
@@ -113,7 +110,7 @@ def open_share(url: str) -> Iterator[Client]:
         In the block, instead of the client's errors: in plain words why a request failed.
     """
     if (match := ADDRESS.fullmatch(url)) is None:
-        raise ValueError(f"--url {url}: must be the link of a share, such as {SHARE}")
+        raise ValueError(f"--url {url}: must be as https://HOST/index.php/s/TOKEN")
     root, files, token = match.groups()
     base = f"{root}{files}/{token}" if files else f"{root}/public.php/webdav"
     # Without this header NextCloud shows a public share only where federation is on.
@@ -124,18 +121,7 @@ def open_share(url: str) -> Iterator[Client]:
     except ResourceNotFound as error:
         raise FileNotFoundError(f"{url}: the share has no {error.path!r}") from error
     except (ClientError, httpx.HTTPError) as error:
-        raise ConnectionError(f"{url}: {_reason(error)}") from error
-
-
-def _reason(error: Exception) -> str:
-    """Say in one line why a request failed."""
-    if (response := getattr(error, "response", None)) is not None:
-        if response.status_code in (401, 403):
-            return "the server refuses the token; copy the link of the share again"
-        return f"the server answers {response.status_code} {response.reason_phrase}"
-    if "CERTIFICATE_VERIFY_FAILED" in str(error):
-        return f"the certificate of the server does not verify, nothing was fetched ({error})"
-    return f"{error or type(error).__name__}; run the same command again to go on"
+        raise ConnectionError(f"{url}: {error!r}; the same command goes on") from error
 
 
 def _list_files(share: Client, folder: str) -> Iterator[RemoteFile]:
@@ -146,13 +132,13 @@ def _list_files(share: Client, folder: str) -> Iterator[RemoteFile]:
         raise ValueError(f"{folder}: the server's answer is not the listing of a folder") from error
     for entry in sorted(entries, key=lambda entry: entry["name"]):
         parent, _, name = entry["name"].rpartition("/")
-        if parent != folder or name in (".", "..") or "\\" in name or not name.isprintable():
-            raise ValueError(f"{folder}: the server lists {entry['href']!r}, which is not in it")
-        size = entry["content_length"]
-        if entry["type"] == "directory":
+        is_folder = entry["type"] == "directory"
+        size = 0 if is_folder else entry["content_length"]
+        strange = name in (".", "..") or "\\" in name or not name.isprintable()
+        if parent != folder or strange or size is None or size < 0:
+            raise ValueError(f"{folder}: the server lists {entry['href']!r}, no file that is in it")
+        if is_folder:
             yield from _list_files(share, entry["name"])
-        elif size is None or size < 0:
-            raise ValueError(f"{entry['name']}: the server does not tell its size")
         else:
             yield RemoteFile(entry["name"], size, entry["etag"] or "")
 
@@ -161,19 +147,8 @@ def _is_in(out: Path, file: RemoteFile) -> bool:
     """Tell whether a file is there; refuse one of another size."""
     path = out / file.path
     if path.exists() and (size := path.stat().st_size) != file.size:
-        told = f"has {size} bytes, in the share {file.size}"
-        raise ValueError(f"{path}: {told}; delete it to fetch it again")
+        raise ValueError(f"{path}: {size} bytes, in the share {file.size}; delete it")
     return path.exists()
-
-
-def _require_space(missing: list[RemoteFile], out: Path) -> None:
-    """Refuse what the disk cannot hold."""
-    parts = [part for file in missing if (part := file.part(out)).exists()]
-    needed = sum(file.size for file in missing) - sum(part.stat().st_size for part in parts)
-    folder = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
-    if needed > (free := shutil.disk_usage(folder).free):
-        lack = f"{needed / 1e9:.3f} GB to fetch, {free / 1e9:.3f} GB free"
-        raise OSError(errno.ENOSPC, lack, str(out))
 
 
 def _lock_and_read(manifest: TextIO) -> dict[str, str]:
@@ -206,8 +181,7 @@ def _obtain(
     checksum = sha256(part if came else path)
     if checksum != (recorded or checksum):
         part.unlink(missing_ok=True)
-        mend = "delete it to fetch it again, or its line there to accept what the share has"
-        raise ValueError(f"{path}: not as {MANIFEST} says; {mend}")
+        raise ValueError(f"{path}: not as {MANIFEST} says; delete it, or its line to accept it")
     if came:
         part.replace(path)
     for older in path.parent.glob(f"{glob.escape(path.name)}.{'[0-9a-f]' * 8}.part"):
@@ -235,9 +209,7 @@ def _append(share: Client, file: RemoteFile, handle: BinaryIO, bar: tqdm[NoRetur
         for block in response.iter_raw():
             if handle.tell() + len(block) > file.size:
                 handle.truncate(0)
-                raise ValueError(
-                    f"{file.path}: the server sends more bytes than the {file.size} listed"
-                )
+                raise ValueError(f"{file.path}: the server sends more than {file.size} bytes")
             bar.update(handle.write(block))
     if handle.tell() < file.size:
         raise httpx.RemoteProtocolError(f"{file.path}: the connection ended early")

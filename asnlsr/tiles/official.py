@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import pickle
-import re
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,10 @@ from tqdm import tqdm
 
 from asnlsr.scenes.bands import DOMAINS, bin_response
 from asnlsr.tiles.prepare import create_store, new_tiles
-from asnlsr.tiles.store import write_split
+from asnlsr.tiles.store import Split, write_split
 
 _FIELDS = {"hr": "hr_hsi", "lr": "lr_hsi", "lr_x2": "lr_hsi_div2"}
 _SENSOR_NM = np.linspace(1000, 2500, 300)  # channels of the published scenes
-_CAUSE = "a tile of the original release (.mat with hr_hsi, lr_hsi, lr_hsi_div2 and metadata)"
 _Place = tuple[str, int, int]  # scene, row0, col0
 
 
@@ -41,7 +40,7 @@ def import_tiles(
     Parameters
     ----------
     folder : Path
-        The folder around `..._dom1_...` and `..._dom2_...`, or one of the two.
+        The folder around `..._dom1_...` and `..._dom2_...`.
     out : Path
         Folder of the stores.
     splits : sequence of Path
@@ -61,8 +60,10 @@ def import_tiles(
     FileExistsError
         If an output exists and `force` is off.
     """
-    files = {domain: _mat_files(Path(folder), domain) for domain in DOMAINS}
-    described = [_describe(files[domain]) for domain in DOMAINS]
+    files = [sorted(Path(folder).glob(f"*dom{number}_*/*.mat")) for number in (1, 2)]
+    if not all(files):
+        raise FileNotFoundError(f"{folder}: lacks .mat tiles in *dom1_* or *dom2_*")
+    described = [_describe(domain_files) for domain_files in files]
     (places, _), (others, _) = described
     if odd := sorted(set(places.items()) ^ set(others.items())):
         raise ValueError(f"{folder}: {odd[0][0]} is in one domain only, or elsewhere in the other")
@@ -71,29 +72,18 @@ def import_tiles(
         new_tiles(Path(out), *roles, force=force) as stage,
         tqdm(total=2 * len(places), unit="tile", desc="import", disable=not progress) as bar,
     ):
-        for domain, (_, recipe) in zip(DOMAINS, described, strict=True):
-            wavelength_nm = bin_response(DOMAINS[domain], _SENSOR_NM)[1]
-            attrs = recipe | {"border": "zero", "domain": domain}
-            path = stage / f"{domain}.zarr"
+        for domain, domain_files, (_, recipe) in zip(
+            DOMAINS.values(), files, described, strict=True
+        ):
+            wavelength_nm = bin_response(domain, _SENSOR_NM)[1]
+            attrs = recipe | {"border": "zero", "domain": domain.name}
+            path = stage / f"{domain.name}.zarr"
             store = create_store(path, list(places.values()), wavelength_nm, attrs)
-            for n, file in enumerate(files[domain]):
+            for n, file in enumerate(domain_files):
                 _copy_images(file, store, n)
                 bar.update()
         for name, split in roles.items():
             write_split(split, stage / name)
-
-
-def _mat_files(folder: Path, domain: str) -> list[Path]:
-    """List the tiles of a domain, which the release keeps in a folder beside the other's."""
-    number = list(DOMAINS).index(domain) + 1
-    if any(folder.glob("*.mat")):
-        inside = folder.with_name(re.sub(r"dom[12](?![0-9])", f"dom{number}", folder.name))
-        files = sorted(inside.glob("*.mat"))
-    else:
-        files = sorted(folder.glob(f"*dom{number}_*/*.mat"))
-    if not files:
-        raise FileNotFoundError(f"{folder}: no .mat tiles of {domain} (folder *dom{number}_*)")
-    return files
 
 
 @contextmanager
@@ -104,27 +94,26 @@ def _blaming(file: Path) -> Iterator[None]:
     except OSError:
         raise
     except Exception as error:  # scipy raises a dozen kinds for a damaged file
-        raise ValueError(f"{file}: not {_CAUSE}: {error!r}") from None
+        raise ValueError(f"{file}: not a tile of the original release: {error!r}") from None
 
 
 def _describe(files: list[Path]) -> tuple[dict[str, _Place], dict[str, Any]]:
     """Return where every tile of a domain stands, by its stem, and the recipe of all."""
-    places, recipes = {}, set()
+    places: dict[str, _Place] = {}
     for file in files:
         with _blaming(file):
             field = loadmat(file, variable_names=["metadata"], squeeze_me=True)["metadata"][()]
             # start_x is the first row: the release counts x down
             place = str(field["scene"]), int(field["start_x"]), int(field["start_y"])
-            recipes.add((int(field["tile_size"]), int(field["downsampling_factor"])))
-            psf = np.asarray(field["psf_kernel"], float).tolist()
-        if len(recipes) > 1:
-            raise ValueError(f"{file}: tile size or scale differs from {files[0]}")
+            recipe = {
+                "tile": int(field["tile_size"]),
+                "scale": int(field["downsampling_factor"]),
+                "psf": np.asarray(field["psf_kernel"], float).tolist(),
+            }
         if file.stem in places:
             raise ValueError(f"{file}: a second tile of this name; import the two folders apart")
         places[file.stem] = place
-    tile, scale = recipes.pop()
-    scenes = [{"file": file.name, "bytes": file.stat().st_size} for file in files]
-    return places, {"tile": tile, "scale": scale, "psf": psf, "scenes": scenes}
+    return places, recipe
 
 
 def _copy_images(file: Path, store: Any, n: int) -> None:  # noqa: ANN401
@@ -138,13 +127,11 @@ def _copy_images(file: Path, store: Any, n: int) -> None:  # noqa: ANN401
             store[name][n] = image.astype(np.float32)
 
 
-def _named(path: Path, places: dict[str, _Place]) -> dict[str, list[str]]:
+def _named(path: Path, places: dict[str, _Place]) -> Split:
     """Read a split of the release with tiles named "scene/row0/col0"."""
     split = read_npz_split(path)
-    if absent := sorted({stem for stems in split.values() for stem in stems} - set(places)):
-        raise ValueError(
-            f"{path}: {len(absent)} of its tiles, such as {absent[0]}, are not among the .mat files"
-        )
+    if absent := set(chain(*split.values())) - set(places):
+        raise ValueError(f"{path}: {len(absent)} of its tiles, such as {min(absent)}, are not here")
     id_of = {stem: "/".join(map(str, place)) for stem, place in places.items()}
     return {role: [id_of[stem] for stem in stems] for role, stems in split.items()}
 
@@ -164,7 +151,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         return super().find_class(home, name)
 
 
-def read_npz_split(path: Path) -> dict[str, list[str]]:
+def read_npz_split(path: Path) -> Split:
     """Read a split of the release: role to stems of tiles; `test` repeats `val`, as published.
 
     Raises
@@ -177,24 +164,14 @@ def read_npz_split(path: Path) -> dict[str, list[str]]:
             train, val = (_unpickle(archive.read(f"{part}.npy")) for part in ("train", "val"))
         split = {"source_train": train["SWIR_1"], "target_train": train["SWIR_2"]}
         split |= {"val": val["SWIR_2"], "test": val["SWIR_2"]}
-        return {role: [_text(stem) for stem in stems] for role, stems in split.items()}
+        return {role: list(map(str, stems)) for role, stems in split.items()}
     except Exception as error:  # pickle raises a dozen kinds for a damaged file
-        raise ValueError(
-            f"{path}: not a split of the original release that is safe to read: {error}"
-        ) from None
+        raise ValueError(f"{path}: not a split that is safe to read: {error!r}") from None
 
 
 def _unpickle(npy: bytes) -> Any:  # noqa: ANN401
     """Return the object that a 0-d object array in .npy format holds."""
     file = io.BytesIO(npy)
     np.lib.format.read_magic(file)
-    shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-    if shape != () or dtype != np.dtype(object):
-        raise ValueError(f"an array {shape} of {dtype} in place of one object")
+    np.lib.format.read_array_header_1_0(file)
     return _ArrayUnpickler(file).load().item()
-
-
-def _text(stem: object) -> str:
-    if not isinstance(stem, str):
-        raise ValueError(f"{stem!r} is not the name of a tile")
-    return str(stem)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -22,15 +20,15 @@ from asnlsr.scenes.bands import BANDS, DOMAINS, BinnedScene
 from asnlsr.scenes.envi import open_scene
 from asnlsr.tiles.store import DIMS
 
-logger = logging.getLogger(__name__)
 LEAST = 16  # pixels of a tile: the window of SSIM is 11 wide
 _REACH = SIZE // 2  # the kernel reaches no further out of a tile, whatever the scale
+Border = Literal["scene", "zero"]
 
 
 class _Recipe(NamedTuple):
     tile: int
     scale: int
-    border: str
+    border: Border
 
 
 class _TiledScene(BinnedScene):
@@ -40,6 +38,16 @@ class _TiledScene(BinnedScene):
         super().__init__(open_scene(hdr))
         self.row0 = tile_origins(self.scene.rows, tile)
         self.col0 = tile_origins(self.scene.cols, tile)
+
+    def provenance(self) -> dict[str, Any]:
+        scene = self.scene
+        return {
+            "name": scene.name,
+            "rows": scene.rows,
+            "cols": scene.cols,
+            "negative_clipped": self.clipped,
+            "sha256": {"img": sha256(scene.img), "hdr": sha256(scene.hdr)},
+        }
 
 
 def tile_origins(length: int, tile: int) -> list[int]:
@@ -58,7 +66,7 @@ def prepare(
     out: Path,
     tile: int = 128,
     scale: int = 4,
-    border: str = "scene",
+    border: Border = "scene",
     progress: bool = True,
     force: bool = False,
 ) -> None:
@@ -91,8 +99,12 @@ def prepare(
     FileExistsError
         If ``out`` holds tiles and `force` is off.
     """
+    if not 2 <= scale <= SIZE or tile < LEAST or tile % scale or tile % 2:
+        raise ValueError(
+            f"tile {tile} with scale {scale}: scale must be 2 to {SIZE}, "
+            f"tile even, a multiple of it and at least {LEAST}"
+        )
     recipe = _Recipe(tile, scale, border)
-    _check_recipe(recipe)
     sources = [_TiledScene(Path(hdr), tile) for hdr in scenes]
     _check_scenes(sources, tile)
     places = [(s.scene.name, row, col) for s in sources for row in s.row0 for col in s.col0]
@@ -104,50 +116,31 @@ def prepare(
             stores.append(create_store(stage / f"{domain}.zarr", places, nm, attrs))
         strips = sum(len(source.row0) for source in sources)
         with tqdm(total=strips, unit="strip", desc="prepare", disable=not progress) as bar:
-            provenance = []
             first = 0
             for source in sources:
-                provenance.append(_cut(source, recipe, stores, first, bar))
-                first += len(source.row0) * len(source.col0)
+                first = _cut(source, recipe, stores, first, bar)
         for store in stores:
-            store.attrs["scenes"] = provenance
+            store.attrs["scenes"] = [source.provenance() for source in sources]
     for source in sources:
-        if source.clipped:
-            logger.warning("%s: %d negative values clipped to 0", source.scene.img, source.clipped)
-
-
-def _check_recipe(recipe: _Recipe) -> None:
-    """Refuse a size, a scale or a border that no tiles can have."""
-    if recipe.border not in ("scene", "zero"):
-        raise ValueError(f"border {recipe.border!r} is neither 'scene' nor 'zero'")
-    tile, scale = recipe.tile, recipe.scale
-    fits = 2 <= scale <= SIZE and tile % scale == tile % 2 == 0
-    if not fits or tile < LEAST:
-        raise ValueError(
-            f"tile {tile} with scale {scale}: scale must be 2 to {SIZE}, "
-            f"tile even, a multiple of it and at least {LEAST}"
-        )
+        source.tell_clipped()
 
 
 def _check_scenes(sources: Sequence[_TiledScene], tile: int) -> None:
     """Refuse scenes that are too small, of one name or with bands at different wavelengths."""
-    if not sources:
-        raise ValueError("no scene given; name at least one ENVI header")
-    first, names = sources[0], Counter(source.scene.name for source in sources)
+    names, centres_nm = set(), sources[0].centres_nm
     for source in sources:
         scene = source.scene
         if not source.row0 or not source.col0:
-            raise ValueError(
-                f"{scene.hdr}: {scene.rows} x {scene.cols} pixels, smaller than a tile of {tile}; "
-                "choose a smaller --tile"
-            )
-        if names[scene.name] > 1:
+            size = f"{scene.rows} x {scene.cols} pixels"
+            raise ValueError(f"{scene.hdr}: {size}; choose a --tile smaller than {tile}")
+        if scene.name in names:
             raise ValueError(f"{scene.hdr}: two scenes of this name; rename one of them")
-        shift = np.abs(source.centres_nm - first.centres_nm).max()
-        if shift > np.diff(first.centres_nm).min() / 2:
+        names.add(scene.name)
+        shift = np.abs(source.centres_nm - centres_nm).max()
+        if shift > np.diff(centres_nm).min() / 2:
+            first = sources[0].scene.hdr
             raise ValueError(
-                f"{scene.hdr}: bands lie up to {shift:.1f} nm from those of {first.scene.hdr}; "
-                "prepare the two apart"
+                f"{scene.hdr}: bands {shift:.1f} nm off {first}; prepare the two apart"
             )
 
 
@@ -172,8 +165,9 @@ def create_store(
     attrs: dict[str, Any],
 ) -> zarr.Group:
     """Create the zarr of a domain: coordinates and attributes filled in, arrays still empty."""
-    columns = dict(zip(("scene", "row0", "col0"), zip(*places, strict=True), strict=True))
-    coords = {name: ("tile", np.array(values)) for name, values in columns.items()}
+    names = ("scene", "row0", "col0")
+    columns = map(np.array, zip(*places, strict=True))
+    coords = {name: ("tile", column) for name, column in zip(names, columns, strict=True)}
     coords["wavelength_nm"] = ("band", wavelength_nm)
     xr.Dataset(coords=coords, attrs=attrs).to_zarr(path, zarr_format=2, consolidated=False)
     store = zarr.open_group(path, mode="r+", zarr_format=2)
@@ -197,23 +191,15 @@ def _cut(
     stores: Sequence[zarr.Group],
     first: int,
     bar: tqdm[NoReturn],
-) -> dict[str, Any]:
-    """Write the tiles of a scene, numbered from ``first`` on, and tell where they came from."""
+) -> int:
+    """Write the tiles of a scene, numbered from ``first`` on; return the number after the last."""
     for strip in source.strips(source.row0, recipe.tile, _REACH):
         for name, cut in _pairs(strip, source.col0, recipe).items():
             for store, bands in zip(stores, np.split(cut, 2, axis=1), strict=True):
                 store[name][first : first + len(bands)] = bands  # type: ignore[index]
         first += len(source.col0)
         bar.update()
-    scene = source.scene
-    return {
-        "name": scene.name,
-        "rows": scene.rows,
-        "cols": scene.cols,
-        "negative_clipped": source.clipped,
-        "wavelength_nm": source.centres_nm.tolist(),
-        "sha256": {"img": sha256(scene.img), "hdr": sha256(scene.hdr)},
-    }
+    return first
 
 
 def _pairs(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from asnlsr.files import replacing
+from asnlsr.files import replacing, sha256
 from asnlsr.physics import log_scale
 from asnlsr.scenes.bands import DOMAINS
 
@@ -47,20 +47,13 @@ def open_tiles(tiles: Path, domain: str) -> xr.Dataset:
     Raises
     ------
     FileNotFoundError
-        If the folder holds no tiles.
-    ValueError
-        If the domain is unknown or the store damaged.
+        If the folder holds no tiles, or damaged ones.
     """
-    if domain not in DOMAINS:
-        raise ValueError(f"domain {domain!r} is none of {', '.join(DOMAINS)}")
     path = Path(tiles) / f"{domain}.zarr"
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no such tiles; make them with asnlsr prepare")
     try:
         store: xr.Dataset = xr.open_zarr(path, chunks=None, consolidated=False, zarr_format=2)
-        tile_ids(store), store["wavelength_nm"].values, [store[name].dtype for name in DIMS]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(f"{path}: damaged tiles; make them again with asnlsr prepare") from None
+    except (OSError, ValueError) as error:
+        raise FileNotFoundError(f"{path}: no tiles; make them with asnlsr prepare") from error
     return store
 
 
@@ -158,13 +151,10 @@ class TileSet:
 
     def pairs(self, role: str, domain: str) -> Pairs:
         """Return the tiles of a role in a domain, in the order of the split."""
-        if role not in self.roles:
-            raise ValueError(f"{self.split}: no role {role!r}; it has {', '.join(self.roles)}")
-        if not self.roles[role]:
+        if not (chosen := self.roles.get(role)):
             raise ValueError(f"{self.split}: no tile has the role {role}")
         store = open_tiles(self.folder, domain)
-        position = {name: n for n, name in enumerate(tile_ids(store))}
-        return Pairs(store.isel(tile=[position[name] for name in self.roles[role]]))
+        return Pairs(store.isel(tile=pd.Index(tile_ids(store)).get_indexer(pd.Index(chosen))))
 
     @cached_property
     def pixels_sha256(self) -> str:
@@ -175,14 +165,14 @@ class TileSet:
             digest.update("\n".join(tile_ids(store)).encode())
             digest.update(store["wavelength_nm"].to_numpy().tobytes())
             for name in DIMS:
-                for n in range(store.sizes["tile"]):
-                    digest.update(np.ascontiguousarray(store[name][n].to_numpy()).data)
+                for tile in store[name]:
+                    digest.update(np.ascontiguousarray(tile).data)
         return digest.hexdigest()
 
     @cached_property
     def split_sha256(self) -> str:
         """Hash of the file of roles."""
-        return hashlib.sha256(Path(self.split).read_bytes()).hexdigest()
+        return sha256(Path(self.split))
 
 
 def make_split(tiles: Path, by: str = "scene", seed: int = 0) -> Split:
@@ -208,29 +198,30 @@ def make_split(tiles: Path, by: str = "scene", seed: int = 0) -> Split:
     Raises
     ------
     ValueError
-        If ``by`` is unknown or there are too few scenes or tiles.
+        If there are too few scenes or tiles.
     """
     ids = tile_ids(open_tiles(tiles, "swir1"))
     random = np.random.default_rng(seed)
-    if by == "scene":
-        spectra = _scene_spectra(Path(tiles))
-        roles = np.array(_scene_roles(Path(tiles), len(spectra)))
-        deals = [random.permutation(roles) for _ in range(_DEALS)]
-        role_of = min(
-            (dict(zip(spectra.index, deal, strict=True)) for deal in deals),
-            key=lambda deal: spectra.groupby(deal).mean().std().sum(),
-        )
-        return {role: [tile for tile in ids if role_of[scene_of(tile)] == role] for role in ROLES}
-    if by != "tile":
-        raise ValueError(f"split by {by!r} is neither 'scene' nor 'tile'")
-    if len(ids) < 3:
-        raise ValueError(f"{tiles}: {len(ids)} tiles, a split by tile needs at least 3")
-    thirds = random.permutation(np.arange(len(ids)) * 3 // len(ids))
-    split = {
-        role: [tile for tile, third in zip(ids, thirds, strict=True) if third == k]
-        for k, role in enumerate(ROLES[:3])
-    }
-    return split | {"test": split["val"]}
+    count, least = (len(ids), 3) if by == "tile" else (len(set(map(scene_of, ids))), 4)
+    if count < least:
+        raise ValueError(f"{tiles}: {count} {by}s, a split by {by} needs at least {least}")
+    if by == "tile":
+        thirds = random.permutation(np.array(ROLES)[np.arange(count) * 3 // count])
+        split = _by_role(dict(zip(ids, thirds, strict=True)))
+        return split | {"test": split["val"]}
+    spectra = _scene_spectra(Path(tiles))
+    test, val = round(count / 3), max(1, count // 6)
+    target = max(1, (count - test - val) // 2)
+    roles = np.repeat(ROLES, (count - test - val - target, target, val, test))
+    role_of = min(
+        (dict(zip(spectra.index, random.permutation(roles), strict=True)) for _ in range(_DEALS)),
+        key=lambda deal: spectra.groupby(deal).mean().std().sum(),
+    )
+    return _by_role({tile: role_of[scene_of(tile)] for tile in ids})
+
+
+def _by_role(role_of: dict[str, str]) -> Split:
+    return {role: [tile for tile, its in role_of.items() if its == role] for role in ROLES}
 
 
 def scene_of(tile: str) -> str:
@@ -246,17 +237,6 @@ def _scene_spectra(tiles: Path) -> pd.DataFrame:
         spectra = np.log(np.maximum(store["lr"].to_numpy(), 1e-4)).mean((2, 3))
         domains.append(pd.DataFrame(spectra).groupby(store["scene"].to_numpy()).mean())
     return pd.concat(domains, axis=1)
-
-
-def _scene_roles(tiles: Path, n: int) -> list[str]:
-    if n < 4:
-        raise ValueError(
-            f"{tiles}: {n} scenes, a split by scene needs at least 4; prepare more or use --by tile"
-        )
-    test, val = max(1, round(n / 3)), max(1, n // 6)
-    target = max(1, (n - test - val) // 2)
-    counts = (n - test - val - target, target, val, test)
-    return [role for role, count in zip(ROLES, counts, strict=True) for _ in range(count)]
 
 
 def write_split(split: Split, path: Path) -> None:
@@ -289,33 +269,23 @@ def read_split(path: Path, tiles: Path | None = None) -> Split:
     UserWarning
         If it leaves tiles without a role, as after `prepare` with smaller tiles.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such split; make it with asnlsr split")
     try:
-        split: Split = _Roles.model_validate_json(path.read_bytes()).model_dump()
-    except ValidationError:
-        roles = ", ".join(ROLES)
-        raise ValueError(
-            f"{path}: not a split, a JSON file that maps {roles} to lists of scene/row0/col0; "
-            "make it again with asnlsr split"
-        ) from None
+        split: Split = _Roles.model_validate_json(Path(path).read_bytes()).model_dump()
+    except ValidationError as error:
+        fault = error.errors()[0]["msg"]
+        raise ValueError(f"{path}: not a split made with asnlsr split: {fault}") from None
     if tiles is None:
         return split
-    ids = tile_ids(open_tiles(tiles, "swir1"))
-    if absent := sorted(_all(split.values()) - set(ids)):
+    ids, named = set(tile_ids(open_tiles(tiles, "swir1"))), set(chain(*split.values()))
+    if absent := sorted(named - ids):
         raise ValueError(
             f"{path}: {len(absent)} of its tiles, such as {absent[0]}, are not in {tiles}; "
             "make the split again for these tiles"
         )
-    if spare := set(ids) - _all(split.values()):
+    if spare := ids - named:
         warnings.warn(
             f"{path}: gives no role to {len(spare)} of {len(ids)} tiles in {tiles}; "
             "if they were prepared anew, make the split again",
             stacklevel=2,
         )
     return split
-
-
-def _all(parts: Iterable[list[str]]) -> set[str]:
-    return {tile for part in parts for tile in part}

@@ -77,6 +77,14 @@ def expose(rng: np.random.Generator, weights: Array, endmembers: Array) -> Itera
         yield np.clip(radiance + noise, 0, FULL_WELL)
 
 
+def read_size(text: str) -> tuple[int, int]:
+    """Read rows and columns from `512x256`."""
+    rows, _, cols = text.lower().partition("x")
+    if not (rows.isdecimal() and cols.isdecimal()):
+        raise ValueError(f"--size {text}: must be rows x columns, such as 512x256")
+    return int(rows), int(cols)
+
+
 def simulate(
     out: Path,
     scenes: int = 6,
