@@ -26,6 +26,7 @@ Header = Annotated[Path, typer.Argument(help="ENVI header.", metavar="SCENE.hdr"
 SHARE = "https://nextcloud.rma.ac.be/index.php/s/DtbtLjTqcFpETWB"  # of the authors
 Protocol = Literal["blind", "as-released"]
 Seed = Annotated[int, typer.Option(help="Same seed, same result.", min=0, max=2**32 - 1)]
+Device = Literal["auto", "cpu", "cuda"]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
 
 
@@ -118,6 +119,7 @@ def train(
     seed: Seed = 0,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
     devices: Annotated[int, typer.Option(help="Processes that share a batch.", min=1)] = 1,
+    device: Annotated[Device, typer.Option(help="auto: a GPU if there is one.")] = "auto",
 ) -> None:
     """Train a model into a run folder."""
     from asnlsr.config import Experiment, setting
@@ -129,7 +131,7 @@ def train(
     from asnlsr.training.run import keep_freed_memory, train
 
     keep_freed_memory()
-    train(experiment, TileSet(tiles, split), out, devices=devices)
+    train(experiment, TileSet(tiles, split), out, devices=devices, device=device)
 
 
 @app.command(epilog="Example: asnlsr evaluate runs/* --tiles tiles --split split.json --out m.csv")
@@ -139,6 +141,7 @@ def evaluate(
     split: SplitFile,
     out: Annotated[Path, typer.Option(help="CSV file to write.")],
     role: Annotated[str, typer.Option(help="test, or val while still choosing.")] = "test",
+    device: Annotated[Device, typer.Option(help="auto: a GPU if there is one.")] = "auto",
     force: Force = False,
 ) -> None:
     """Measure runs: one line per run, domain, tile and metric."""
@@ -147,7 +150,8 @@ def evaluate(
 
     keep(out, force=force)
     with replacing(out) as temporary:
-        evaluate(runs, TileSet(tiles, split), role).to_csv(temporary, index=False)
+        metrics = evaluate(runs, TileSet(tiles, split), role, device=device)
+        metrics.to_csv(temporary, index=False)
 
 
 @app.command(epilog="Example: asnlsr upscale lr.hdr --run runs/asnlsr --out hr.hdr")

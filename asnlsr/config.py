@@ -67,7 +67,10 @@ class TrainingConfig(BaseModel):
     skip: bool = True  # add the bicubic enlargement to the output
     bands: _Count = 0  # of every crop in a step of `bandwise`; the others always see all
     deblur: _Count = 0  # iterations of Richardson-Lucy before `bandwise`
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"  # bf16: products in bfloat16
+    # Products: in full, on CUDA in TF32 (a CPU has none), or in bfloat16.
+    precision: Literal["32-true", "tf32", "bf16-mixed"] = "32-true"
+    # On CUDA a step is recorded as a graph and replayed; "fused": SANL in few compiled kernels.
+    graphs: Literal["off", "plain", "fused"] = "off"
     # What follows is ours, and off in recipe `published`.
     lr_unmixing: _Least0 = 1.0  # factor on lr, after the warm-up, for encoder and endmembers
     start: bool = False  # from the training tiles: method `start` of the network
@@ -187,6 +190,8 @@ class Experiment:
             raise ValueError(f"{self.model} has no unmixing to warm up: leave out warmup_steps")
         if config.start and not model.starts:
             raise ValueError(f"{self.model} has no start of its own: leave out start")
+        if config.graphs != "off" and (config.precision == "bf16-mixed" or model.align == "mmd"):
+            raise ValueError("graphs: neither with precision=bf16-mixed nor with snlsr-mmd")
         return config
 
 

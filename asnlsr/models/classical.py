@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import chain, islice
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -36,12 +39,26 @@ _TINY = 1e-8  # keeps quotients finite
 def enlarge_centred(x: Tensor, scale: int) -> Tensor:
     """Bicubic enlargement (a = -0.75) of (B, C, h, w) for a PSF `grid_offset` off the grid."""
     sides = [
-        (2 * (torch.arange(scale * n) - grid_offset(scale)) + 1) / (scale * n) - 1
+        (2 * (torch.arange(scale * n, device=x.device) - grid_offset(scale)) + 1) / (scale * n) - 1
         for n in x.shape[2:]
     ]
     rows, cols = torch.meshgrid(*sides, indexing="ij")
     grid = torch.stack([cols, rows], -1).expand(len(x), -1, -1, -1).to(x)
     return F.grid_sample(x, grid, "bicubic", "border", align_corners=False)
+
+
+@lru_cache(maxsize=64)
+def _operator(
+    size: tuple[int, int],
+    scale: int,
+    border: str,
+    psf: bytes,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> ForwardOperator:
+    """Make the matrices of a blur once."""
+    kernel = np.frombuffer(psf).reshape(32, 32)
+    return ForwardOperator(size, scale, border, kernel, torch.empty(0, dtype=dtype, device=device))
 
 
 class CentredBicubic(nn.Module):
@@ -56,7 +73,8 @@ class CentredBicubic(nn.Module):
     psf : Tensor, (32, 32)
     zero_border : Tensor, bool
     iterations : Tensor, int
-        All three are kept with the run, as weights are.
+        All three are kept with the run, as weights are, but stay on the CPU: they say what is
+        done, and asking a GPU for them would make it wait.
     """
 
     psf: Tensor
@@ -69,6 +87,9 @@ class CentredBicubic(nn.Module):
         self.register_buffer("psf", torch.from_numpy(gaussian_psf()))
         self.register_buffer("zero_border", torch.tensor(False))
         self.register_buffer("iterations", torch.tensor(0))
+
+    def _apply(self, *_: Any) -> CentredBicubic:  # noqa: ANN401
+        return self
 
     def fit(self, source: Pairs, val: Pairs) -> None:
         """Take over the known blur; choose the number of iterations on validation tiles."""
@@ -90,7 +111,8 @@ class CentredBicubic(nn.Module):
         before, after = self._halo()
         height, width = (before + self.scale * n + after for n in lr.shape[-2:])
         border = "zero" if self.zero_border else "open"
-        blur = ForwardOperator((height, width), self.scale, border, self.psf.numpy(), like=lr)
+        psf = self.psf.numpy().tobytes()
+        blur = _operator((height, width), self.scale, border, psf, lr.dtype, lr.device)
         light = blur(lr.new_ones(height, width))  # below 1 only at border `zero`
         start = self.enlarge(log_scale(unscale(lr) / light))
         for z in chain([start], self.iterate(blur, lr, start)):

@@ -97,8 +97,8 @@ def far_apart(pixels: Tensor, count: int) -> Tensor:
 
 def whitening(pixels: Tensor) -> Tensor:
     """Matrix (C, C) that gives the principal components of (P, C) unit variance."""
-    covariance = torch.cov(pixels.T.double())
+    covariance = torch.cov(pixels.T.double()).cpu()  # signs of axes are a library's choice
     variance, axes = torch.linalg.eigh(covariance)
     floor = NOISE_FLOOR**2 * variance[-1]
     scaled: Tensor = axes / variance.clamp(min=floor).sqrt()
-    return scaled.T.to(pixels.dtype)
+    return scaled.T.to(pixels)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from asnlsr.device import fusable
+
 # Coefficients c_n of the degree-7 Chebyshev interpolant of exp on [-1, 1], largest error 2.2e-7.
 # A Taylor series needs ten terms for the same accuracy.
 _EXP = tuple(
@@ -15,7 +17,7 @@ _EXP = tuple(
     .coef.tolist()
 )
 _TERMS = len(_EXP)
-_CHUNK = 4096  # pixels worked on at a time, so that the intermediates stay in the cache
+_CHUNK = 4096  # pixels worked on at a time, so that the intermediates stay in a CPU's cache
 
 
 def _moments(value: Tensor, t: Tensor, count: int) -> Tensor:
@@ -49,6 +51,12 @@ def _through_unit(grad: Tensor, unit: Tensor, norm: Tensor) -> Tensor:
     return grad.addcmul_(unit, along, value=-1).div_(norm)
 
 
+def _parts(x: Tensor) -> list[slice]:
+    """Cut rows into chunks on the CPU; a GPU wants all at once."""
+    size = max(len(x), 1) if x.is_cuda else _CHUNK
+    return [slice(start, start + size) for start in range(0, len(x), size)]
+
+
 class _Attention(torch.autograd.Function):
     """o_i = sum_j softmax_j(q_i k_j) v_j for tokens (P, C), q and k scaled to unit norm."""
 
@@ -56,24 +64,29 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: FunctionCtx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         ctx.save_for_backward(q, k, v)
         out = torch.empty_like(v)
-        for start in range(0, len(q), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            (unit_q, _), (unit_k, _) = _unit(q[part]), _unit(k[part])
-            numerator = _series(_moments(v[part], unit_k, _TERMS), unit_q)
-            denominator = _series(_moments(torch.ones_like(unit_k), unit_k, _TERMS), unit_q)
-            torch.div(numerator, denominator, out=out[part])
+        for part in _parts(q):
+            _forward_chunk(q[part], k[part], v[part], out[part])
         return out
 
     @staticmethod
     def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, ...]:
         saved = ctx.saved_tensors  # type: ignore[attr-defined]
         grads = tuple(torch.empty_like(t) for t in saved)
-        for start in range(0, len(grad), _CHUNK):
-            part = slice(start, start + _CHUNK)
+        for part in _parts(grad):
             _backward_chunk(grad[part], *(t[part] for t in saved), *(g[part] for g in grads))
         return grads
 
 
+@fusable
+def _forward_chunk(q: Tensor, k: Tensor, v: Tensor, out: Tensor) -> None:
+    """Write the attention of one chunk."""
+    (q, _), (k, _) = _unit(q), _unit(k)
+    numerator = _series(_moments(v, k, _TERMS), q)
+    denominator = _series(_moments(torch.ones_like(k), k, _TERMS), q)
+    torch.div(numerator, denominator, out=out)
+
+
+@fusable
 def _backward_chunk(
     grad: Tensor, q: Tensor, k: Tensor, v: Tensor, grad_q: Tensor, grad_k: Tensor, grad_v: Tensor
 ) -> None:

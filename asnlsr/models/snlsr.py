@@ -175,6 +175,8 @@ class SNLSR(nn.Module):
 
     def super_resolve(self, x: Tensor, abundances: Tensor) -> Tensor:
         """Mix the super-resolved abundances and add the skip: (B, C, r h, r w)."""
+        if not len(x):  # in the warm-up; a GPU has no kernels for nothing
+            return x.new_zeros(0, x.shape[1], *(self.scale * side for side in x.shape[2:]))
         detail: Tensor = self.decoder(self.sr(abundances))
         return detail + enlarge(x, self.scale) if self.skip else detail
 
@@ -216,7 +218,8 @@ class SNLSR(nn.Module):
                 middle = layer.kernel_size[0] // 2
                 taps = layer.weight[:, :, middle, middle].clone()
                 if first:
-                    taps = torch.randn_like(taps) @ whitening(pixels)
+                    drawn = torch.randn(taps.shape)  # by the CPU, so that a GPU starts the same
+                    taps = drawn.to(taps) @ whitening(pixels)
                 layer.weight.zero_()
                 layer.weight[:, :, middle, middle] = taps
                 standardise(layer, None, layer(x))
@@ -265,4 +268,6 @@ class MatchedSNLSR(SNLSR):
 @torch.no_grad()
 def encode(network: nn.Module, lr: Tensor) -> Tensor:
     """Abundances (n, K, h, w) of normalised log radiance (n, C, h, w), tile by tile."""
-    return torch.cat([network.encoder(tile[None]) for tile in lr]).cpu()  # type: ignore[operator]
+    device = network.decoder.weight.device  # type: ignore[union-attr]
+    tiles = [network.encoder(tile[None].to(device)) for tile in lr]  # type: ignore[operator]
+    return torch.cat(tiles).cpu()

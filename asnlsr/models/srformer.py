@@ -173,7 +173,7 @@ class Block(nn.Module):
         if not self.shift:
             return None
         size = (h // WINDOW, w // WINDOW)
-        rows, cols = (torch.arange(n) for n in size)
+        rows, cols = (torch.arange(n, device=self.mask.device) for n in size)
         rows, cols = ((x == len(x) - 1) * (REFERENCE - 1) for x in (rows, cols))
         return self.mask[(REFERENCE * rows[:, None] + cols).flatten()].transpose(1, 2)[:, None]
 

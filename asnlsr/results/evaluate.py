@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from asnlsr.device import Device, device_of, float32_products
 from asnlsr.metrics import domain_distances, tile_metrics
 from asnlsr.models.registry import spec
 from asnlsr.models.snlsr import encode
@@ -25,13 +26,22 @@ KEYS = [*RUN_KEYS, "domain", "scene", "tile"]
 
 
 @torch.no_grad()
-def predict(network: nn.Module, lr: Tensor) -> Tensor:
-    """Super-resolve tiles one by one: (n, C, h, w) to (n, C, r h, r w), normalised log radiance."""
-    return torch.cat([network(tile[None]).sr for tile in lr])
+def predict(network: nn.Module, lr: Tensor, device: Device = "cpu") -> Tensor:
+    """Super-resolve tiles one by one: (n, C, h, w) to (n, C, r h, r w), normalised log radiance.
+
+    On the device of the network; what comes back is on the CPU, like `lr`.
+    """
+    here = device_of(device)
+    with float32_products(tf32=False):
+        return torch.cat([network(tile[None].to(here)).sr.cpu() for tile in lr])
 
 
 def evaluate(
-    runs: Sequence[Path], tiles: TileSet, role: str = "test", progress: bool = True
+    runs: Sequence[Path],
+    tiles: TileSet,
+    role: str = "test",
+    progress: bool = True,
+    device: Device = "auto",
 ) -> pd.DataFrame:
     """Measure finished runs on the tiles of a role, in both domains.
 
@@ -43,6 +53,8 @@ def evaluate(
         The tiles and roles that the runs were trained with.
     role : str
         `test`, or `val` while still choosing.
+    device : {"auto", "cpu", "cuda"}
+        Of networks and metrics, in full single precision; `auto`: a GPU where there is one.
 
     Returns
     -------
@@ -69,12 +81,13 @@ def evaluate(
         )
     rows: list[dict[str, Any]] = []
     for run in tqdm(list(map(Path, runs)), unit="run", desc="evaluate", disable=not progress):
-        network, record = load_run(run)
+        network, record = load_run(run, device)
         _check(run, record, tiles, truth["swir1"].scale)
         keys = {key: record["name" if key == "run" else key] for key in RUN_KEYS}
         for domain, pairs in truth.items():
-            sr = predict(network, pairs.lr)
-            rows += [keys | {"domain": domain} | row for row in _tile_rows(sr, pairs)]
+            sr = predict(network, pairs.lr, device)
+            measured = _tile_rows(sr, pairs, device_of(device))
+            rows += [keys | {"domain": domain} | row for row in measured]
         if spec(record["model"]).unmixes and len(ids) > 1:
             source, target = (encode(network, pairs.lr) for pairs in truth.values())
             both = keys | {"domain": "both", "scene": "", "tile": ""}
@@ -99,10 +112,12 @@ def _check(run: Path, record: dict[str, Any], tiles: TileSet, scale: int) -> Non
         )
 
 
-def _tile_rows(sr: Tensor, pairs: Pairs) -> Iterator[dict[str, Any]]:
+def _tile_rows(sr: Tensor, pairs: Pairs, device: torch.device) -> Iterator[dict[str, Any]]:
     """Yield every metric of every tile."""
+    peak = pairs.peak
     for n, name in enumerate(pairs.ids):
-        values = tile_metrics(sr[n : n + 1], pairs.hr[n : n + 1], pairs.peak, pairs.scale)
+        estimate, truth = (z[n : n + 1].to(device) for z in (sr, pairs.hr))
+        values = tile_metrics(estimate, truth, peak, pairs.scale)
         for metric, value in values.items():
             place = {"scene": scene_of(name), "tile": name}
             yield place | {"metric": metric, "value": float(value)}

@@ -1,13 +1,8 @@
-"""From tiles to training batches: crops, turns, and source tiles under another light.
-
-In log radiance another illumination is a sum and another contrast a product. A network that has
-seen its source tiles with many spectra learns detail that does not depend on the spectrum, which
-is what it needs where the spectrum is another. The changes are ours, for recipe `warm`.
-"""
+"""From tiles to training batches: crops, turns, and source tiles under another light."""
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -16,92 +11,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from asnlsr.config import Experiment, TrainingConfig
+from asnlsr.device import float32_products, sent
 from asnlsr.models.registry import spec
 from asnlsr.physics import degrade, log_scale, unscale
 from asnlsr.scenes.bands import DOMAINS
 from asnlsr.tiles.store import Pairs, TileSet
+from asnlsr.training.relight import Relighting
 
-RIDGE = 1e-4  # of the source contrast: keeps the noise of its weakest components from growing
 # Random streams of a run, beside its seed. The numbers are in the records: they stay.
 SOURCE, TARGET, MIXED, CROPS, LIGHT, BANDS = range(6)
-
-
-class Relighting:
-    """Random spectral changes of training tiles.
-
-    Parameters
-    ----------
-    source_lr : Tensor, (n, C, h, w)
-        Normalised log radiance.
-    target_lr : Tensor or None, (m, C, h, w)
-        None: there is nothing to go towards, and only the light changes.
-    share : float
-        Largest share of the way from a source tile to the spectra of a target tile.
-    light : float
-        Standard deviation, in z, of the coefficients of a random parabola over the bands.
-    """
-
-    def __init__(
-        self, source_lr: Tensor, target_lr: Tensor | None, share: float, light: float
-    ) -> None:
-        self.share, self.light = share, light
-        bands = source_lr.shape[1]
-        self.terms = np.polynomial.legendre.legvander(np.linspace(-1, 1, bands), 2).T
-        self.source_mean = source_lr.mean((2, 3))  # (n, C)
-        self.matching: Tensor | None = None
-        if target_lr is not None:
-            self.target_mean = target_lr.mean((2, 3))  # (m, C)
-            self.matching = transport(contrast(source_lr), contrast(target_lr))
-
-    def draw(
-        self, rng: np.random.Generator, source: list[int], targets: int
-    ) -> tuple[Tensor, Tensor]:
-        """Draw a change z -> `mix` z + `shift` of the spectra of each tile of a batch.
-
-        Every tile gets another light; a source tile also goes a random share of the way to the
-        contrast of the target and to the mean spectrum of one of its tiles.
-
-        Returns
-        -------
-        mix : Tensor, (B, C, C)
-        shift : Tensor, (B, C)
-        """
-        tiles = len(source) + targets
-        mix = torch.eye(self.terms.shape[1]).repeat(tiles, 1, 1)
-        light = rng.normal(0, self.light, (tiles, len(self.terms))) @ self.terms
-        shift = torch.from_numpy(light).float()
-        if self.matching is not None and source:
-            n = len(source)
-            share = self.share * torch.from_numpy(rng.random((n, 1))).float()
-            goal = torch.from_numpy(rng.integers(len(self.target_mean), size=n))
-            mix[:n] = torch.lerp(mix[:n], self.matching, share[:, :, None])
-            mean = self.source_mean[source]
-            shift[:n] += torch.lerp(mean, self.target_mean[goal], share)
-            shift[:n] -= torch.einsum("ncd,nd->nc", mix[:n], mean)
-        return mix, shift
-
-
-def contrast(tiles: Tensor) -> Tensor:
-    """Covariance (C, C) of (n, C, h, w) about the mean of each tile, in double precision."""
-    centred = (tiles - tiles.mean((2, 3), keepdim=True)).transpose(0, 1).flatten(1).double()
-    return centred @ centred.T / centred.shape[1]
-
-
-def transport(source: Tensor, target: Tensor) -> Tensor:
-    """Matrix (C, C) of least change that turns covariance `source` into covariance `target`.
-
-    The optimal transport between two normal distributions, as used for the transfer of colours
-    (Pitié & Kokaram 2007, equation 11), both covariances with a small ridge.
-    """
-    ridge = RIDGE * source.trace() * torch.eye(len(source)).to(source)
-    root, back = _power(source + ridge, 0.5), _power(source + ridge, -0.5)
-    return (back @ _power(root @ (target + ridge) @ root, 0.5) @ back).float()
-
-
-def _power(matrix: Tensor, exponent: float) -> Tensor:
-    values, axes = torch.linalg.eigh(matrix)
-    power: Tensor = (axes * values.clamp(min=1e-12) ** exponent) @ axes.T
-    return power
 
 
 class TrainingBatches(Dataset[dict[str, Tensor]]):
@@ -139,15 +57,46 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
     ) -> None:
         self.source_lr, self.source_hr, self.target_lr = source.lr, source.hr, target
         self.config, self.seed, self.mixed, self.scale = config, seed, mixed, source.scale
+        self._domains: dict[tuple[int, ...], Tensor] = {}
         self.relighting = None
         if config.relight or config.light:
             self.relighting = Relighting(source.lr, target, config.relight, config.light)
-        # Low resolution as it would be of the scene turned by k = 0, 1, ...
-        turns = range(1, 8) if config.turns else ()
-        self.views = [source.lr, *(_degraded(source.hr, k, self.scale) for k in turns)]
-        self.views_x2: list[Tensor] = []
-        if half:
-            self.views_x2 = [source.lr_x2, *(_degraded(source.hr, k, 2) for k in turns)]
+        self.source_lr_x2 = source.lr_x2 if half else None
+
+    def to(self, device: torch.device) -> None:
+        """Keep the tiles on a device, where batches are then made."""
+        if device == self.source_lr.device:
+            return
+        for name in ("source_lr", "source_hr", "source_lr_x2", "target_lr"):
+            if getattr(self, name) is not None:
+                setattr(self, name, getattr(self, name).to(device))
+        for name in ("views", "views_x2"):
+            self.__dict__.pop(name, None)
+        self._domains = {}
+
+    @cached_property
+    def views(self) -> list[Tensor]:
+        """Low resolution (n, C, h, w) as it would be of the scene turned by k = 0, 1, ..."""
+        turned = (_degraded(self.source_hr, k, self.scale) for k in self._turns)
+        return [self.source_lr, *turned]
+
+    @cached_property
+    def views_x2(self) -> list[Tensor]:
+        """As `views`, degraded by 2; [] unless that is asked for."""
+        if self.source_lr_x2 is None:
+            return []
+        return [self.source_lr_x2, *(_degraded(self.source_hr, k, 2) for k in self._turns)]
+
+    @property
+    def _turns(self) -> range:
+        return range(1, 8 if self.config.turns else 1)
+
+    def _domain(self, *counts: int) -> Tensor:
+        """Domains (B,) of so many source and target tiles."""
+        if counts not in self._domains:
+            labels = torch.arange(2).repeat_interleave(torch.tensor(counts))
+            self._domains[counts] = labels.to(self.source_lr.device)
+        return self._domains[counts]
 
     def _draw(self, stream: int, n: int, step: int) -> list[int]:
         """Return the tiles of batch `step` in an endless row of shuffled passes over n tiles."""
@@ -191,13 +140,14 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         batch = {
             "lr": torch.stack(lr),
             "hr": torch.cat(hr),
-            "domain": torch.tensor([0] * len(source) + [1] * len(target)),
+            "domain": self._domain(len(source), len(target)),
         }
         if lr_x2:
             batch["lr_x2"] = torch.stack(lr_x2)
         if self.relighting and step >= self.config.warmup_steps:
             rng = np.random.default_rng([self.seed, LIGHT, step])
-            mix, shift = self.relighting.draw(rng, source, len(target))
+            drawn = self.relighting.draw(rng, source, len(target))
+            mix, shift = (sent(value, self.source_lr.device) for value in drawn)
             for key in batch.keys() - {"domain"}:
                 n = len(batch[key])
                 change = torch.einsum("bcd,bdhw->bchw", mix[:n], batch[key])
@@ -221,7 +171,8 @@ def turned(image: Tensor, k: int) -> Tensor:
 
 def _degraded(hr: Tensor, k: int, scale: int) -> Tensor:
     """Low resolution (n, C, h, w), by `scale`, of high-resolution tiles turned by k."""
-    return torch.stack([log_scale(degrade(unscale(turned(z, k)), scale)) for z in hr])
+    with float32_products(tf32=False):
+        return torch.stack([log_scale(degrade(unscale(turned(z, k)), scale)) for z in hr])
 
 
 def _cut(image: Tensor, row: int, col: int, side: int, scale: int) -> Tensor:
@@ -287,6 +238,8 @@ class Tiles(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches up to the next row of the history, from where the run stands."""
+        if self.trainer:
+            self.batches.to(self.trainer.strategy.root_device)
         start = self.trainer.global_step if self.trainer else 0
         stop = min(start + self.config.log_every, len(self.batches))
         rank, ranks = (

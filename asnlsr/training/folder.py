@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from asnlsr.config import Experiment
+from asnlsr.device import Device, device_of
 from asnlsr.files import replacing
 from asnlsr.models.registry import build, spec
 from asnlsr.tiles.store import TileSet
@@ -134,15 +135,16 @@ def read_run(folder: Path) -> dict[str, Any]:
     raise ValueError(f"{path}: damaged; delete it and train the run again")
 
 
-def load_run(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """Return the trained network, in evaluation mode on the CPU, and its `run.json`.
+def load_run(folder: Path, device: Device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
+    """Return the trained network, in evaluation mode, and its `run.json`.
 
     Raises
     ------
     FileNotFoundError
         If the folder holds no finished run.
     ValueError
-        If the weights are damaged or do not fit the network that `run.json` names.
+        If the weights are damaged or do not fit the network that `run.json` names, or the
+        device is not there.
     """
     record = read_run(folder)
     config = record["config"]  # of an older version it may know fewer settings
@@ -156,7 +158,7 @@ def load_run(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()[:120]
         raise ValueError(f"{weights}: do not fit {record['model']}: {first}") from None
-    return network.eval(), record
+    return network.eval().to(device_of(device)), record
 
 
 def _peak_memory() -> float:

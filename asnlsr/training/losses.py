@@ -77,7 +77,8 @@ def training_losses(
         if align and output.abundances is not None:
             loss, weight = ALIGNMENTS[align]
             pixels = output.abundances.flatten(2)[:, :, ::ALIGN_EVERY].transpose(1, 2)  # (B, n, K)
-            domains = [pixels[batch["domain"] == domain].flatten(0, 1) for domain in (0, 1)]
+            sources = len(batch["hr"])
+            domains = [part.flatten(0, 1) for part in (pixels[:sources], pixels[sources:])]
             if all(map(len, domains)):  # a batch of recipe `published` may lack one
                 losses["loss_align"] = weight * loss(*domains)
     return losses

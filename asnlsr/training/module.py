@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from asnlsr.config import TrainingConfig
+from asnlsr.device import sent
 from asnlsr.metrics import psnr, ssim
 from asnlsr.models.registry import ModelSpec
 from asnlsr.training.batches import BANDS, Tiles
+from asnlsr.training.graphs import Losses, StepGraphs
 from asnlsr.training.losses import domain_labels, training_losses
 
 COLLAPSED = 1e-3  # abundance_std below which the abundances are uniform and learn no more
@@ -52,7 +54,8 @@ class SuperResolutionTraining(pl.LightningModule):
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
         self.seconds = 0.0  # of training, over all resumed parts
-        self._sums: dict[str, Tensor] = {}
+        self._sums: dict[str, tuple[Tensor, int]] = {}
+        self._graphs: StepGraphs | None = None
         self._since = time.perf_counter()
         if model.frozen:
             network.encoder.requires_grad_(False)
@@ -93,6 +96,12 @@ class SuperResolutionTraining(pl.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def on_train_start(self) -> None:
+        """Make ready for graphs."""
+        if self.config.graphs != "off" and self.device.type == "cuda":
+            fused = self.config.graphs == "fused"
+            self._graphs = StepGraphs(self._objective, self.network, fused)
+
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Seed dropout by the step; let the network start from the tiles in recipe `warm`."""
         # So a resumed run draws what the unbroken one drew.
@@ -109,14 +118,30 @@ class SuperResolutionTraining(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the sum of the losses of `losses.training_losses`."""
-        n_sr = 0 if self.warming_up else len(batch["hr"])
         if self.spec.bandwise:
-            bands = self._bands(batch["lr"].shape[1]).to(self.device)
-            output = self.network(batch["lr"], bands)
-            batch["hr"] = batch["hr"][:, bands]
+            batch["bands"] = sent(self._bands(batch["lr"].shape[1]), self.device)
+        total, log = (self._graphs or self._objective)(batch, self.warming_up)
+        for key, value in log.items():  # stays on the device until the row closes
+            before, count = self._sums.get(key, (value.new_zeros((), dtype=torch.float64), 0))
+            self._sums[key] = before + value.detach(), count + 1
+        return total
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
+        """Compute the gradients, or take those of the graph."""
+        if self._graphs:
+            self._graphs.hand_over()
+        else:
+            super().backward(loss, *args, **kwargs)
+
+    def _objective(self, batch: dict[str, Tensor], warming_up: bool) -> tuple[Tensor, Losses]:
+        """Return the sum that is minimised, and what the history shows of it."""
+        n_sr = 0 if warming_up else len(batch["hr"])
+        if self.spec.bandwise:
+            output = self.network(batch["lr"], batch["bands"])
+            batch["hr"] = batch["hr"][:, batch["bands"]]
         else:
             output = self.network(batch["lr"], *[n_sr] * self.spec.unmixes)
-        losses = training_losses(output, batch, not self.warming_up, self.spec.align)
+        losses = training_losses(output, batch, not warming_up, self.spec.align)
         if self.trainer.world_size > 1:
             # A batch of recipe `published` may leave more source tiles to one process.
             mean = self._mean(torch.tensor(float(n_sr)))
@@ -129,10 +154,7 @@ class SuperResolutionTraining(pl.LightningModule):
             logits = output.domain_logits
             right = logits.argmax(1) == domain_labels(logits, batch["domain"])
             log["domain_accuracy"] = right.float().mean()
-        for key, value in log.items():  # stays on the device until the row closes
-            sums = self._sums.setdefault(key, torch.zeros(2, dtype=torch.float64).to(value.device))
-            sums += torch.stack([value.detach().double(), torch.ones_like(value).double()])
-        return torch.stack(list(losses.values())).sum()
+        return torch.stack(list(losses.values())).sum(), log
 
     def _bands(self, count: int) -> Tensor:
         """Draw the bands of this step, the same in all processes."""
@@ -145,13 +167,13 @@ class SuperResolutionTraining(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         """Close a row of the history and keep the best weights on validation."""
-        self.seconds += time.perf_counter() - self._since
         row: dict[str, float] = {
             "step": self.global_step,
             "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
         }
         row |= {key: self._mean(total / count) for key, (total, count) in self._sums.items()}
         self._sums = {}
+        self.seconds += time.perf_counter() - self._since  # the sums have waited for the device
         if "loss_sr" in row:
             row |= self._validate()
             best = max(past.get("val_ssim", -1.0) for past in [*self.history, row])
@@ -163,11 +185,12 @@ class SuperResolutionTraining(pl.LightningModule):
     def _validate(self) -> dict[str, float]:
         """PSNR and SSIM of the validation tiles; how much the abundances of the domains overlap."""
         val = self.tiles.val
+        peak = val.peak
         self.network.eval()
         rows = []
         for lr, hr in zip(val.lr, val.hr, strict=True):
-            sr = self.network(lr[None].to(self.device)).sr.cpu()
-            rows.append((psnr(sr, hr[None], val.peak), ssim(sr, hr[None], val.peak)))
+            sr, truth = self.network(lr[None].to(self.device)).sr, hr[None].to(self.device)
+            rows.append((psnr(sr, truth, peak), ssim(sr, truth, peak)))
         quality = [_mean_of(values) for values in zip(*rows, strict=True)]
         found = dict(zip(("val_psnr", "val_ssim"), quality, strict=True))
         if self.tiles.both:

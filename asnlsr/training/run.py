@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from tqdm.auto import tqdm
 
 from asnlsr.config import Experiment
+from asnlsr.device import Device, device_of, float32_products
 from asnlsr.models.registry import build, spec
 from asnlsr.tiles.store import TileSet
 from asnlsr.training.batches import Tiles
@@ -34,6 +35,7 @@ def train(
     *,
     progress: bool = True,
     devices: int = 1,
+    device: Device = "auto",
 ) -> Path:
     """Train a network of the registry, or finish a run that was cut short.
 
@@ -54,6 +56,10 @@ def train(
         Lightning starts the others as copies of this program, so not from a notebook. Gradients
         are those of the whole batch; dropout is drawn by every process for its own tiles, and
         batch normalisation sees the whole batch on GPUs only.
+    device : {"auto", "cpu", "cuda"}
+        `auto`: a CUDA GPU where there is one. There products are TF32 only where the experiment
+        sets `precision` to "tf32", and setting `graphs` makes small networks several times
+        faster (numbers: `benchmarks/README.md`).
 
     Returns
     -------
@@ -65,11 +71,15 @@ def train(
     ------
     ValueError
         On a split or crop that does not fit the tiles, a batch that does not divide among the
-        devices, or an `out` that holds another run or no run.
+        devices, graphs on several of them, a GPU that is not there, or an `out` that holds
+        another run or no run.
     """
     model, config = spec(experiment.model), experiment.config
     if devices < 1 or config.batch % devices:
         raise ValueError(f"devices={devices} must divide the batch of {config.batch} tiles")
+    if devices > 1 and config.graphs != "off":
+        raise ValueError(f"devices={devices}: graphs are for one device")
+    accelerator = device_of(device).type
     run = RunFolder(Path(out), experiment, tiles)
     if run.finished():
         return run.folder
@@ -90,19 +100,20 @@ def train(
         keep_best = experiment.protocol == "as-released" or config.best
         module = SuperResolutionTraining(network, model, config, experiment.seed, keep_best)
         if model.takes_steps:
-            _fit(module, data, run, progress, devices)
+            with float32_products(tf32=config.precision == "tf32"):
+                _fit(module, data, run, progress, (accelerator, devices))
         if module.global_rank:
             return run.folder  # the first process writes
         if any(row.get("abundance_std", 1.0) < COLLAPSED for row in module.history[-1:]):
             warnings.warn(f"{out}: the abundances collapsed to a constant", stacklevel=2)
         if module.best:
             network.load_state_dict(module.best)
-        device = str(module.device)
+        used = str(module.device)
         if hasattr(network, "fit"):
             start = time.perf_counter()
             network.eval().cpu().fit(data.source, data.val)
             module.seconds += time.perf_counter() - start
-    run.finish(network, pd.DataFrame(module.history), module.seconds, device)
+    run.finish(network, pd.DataFrame(module.history), module.seconds, used)
     return run.folder
 
 
@@ -121,10 +132,16 @@ class _Progress(pl.Callback):
 
 
 def _fit(
-    module: SuperResolutionTraining, data: Tiles, run: RunFolder, progress: bool, devices: int
+    module: SuperResolutionTraining,
+    data: Tiles,
+    run: RunFolder,
+    progress: bool,
+    where: tuple[str, int],
 ) -> None:
     """Take the training steps, from the last checkpoint on."""
     run.begin()
+    accelerator, devices = where
+    precision = module.config.precision
     told = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     level = told.level
     told.setLevel(logging.WARNING)  # no tips
@@ -133,13 +150,13 @@ def _fit(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")  # advice on loader workers
         trainer = pl.Trainer(
-            accelerator="auto",
+            accelerator=accelerator,
             devices=devices,
             # the warm-up leaves the weights of the super-resolution without a gradient
             strategy="auto" if devices == 1 else "ddp_find_unused_parameters_true",
             use_distributed_sampler=False,  # every process takes its part of every batch
-            sync_batchnorm=torch.cuda.is_available(),
-            precision=module.config.precision,
+            sync_batchnorm=accelerator == "cuda" and devices > 1,
+            precision="32-true" if precision == "tf32" else precision,
             max_epochs=math.ceil(len(data.batches) / module.config.log_every),
             reload_dataloaders_every_n_epochs=1,
             callbacks=[keep, *([_Progress()] if progress else [])],

@@ -1,0 +1,92 @@
+"""Source tiles under another light, and with the spectra of the target.
+
+In log radiance another illumination is a sum and another contrast a product. A network that has
+seen its source tiles with many spectra learns detail that does not depend on the spectrum, which
+is what it needs where the spectrum is another. The changes are ours, for recipe `warm`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+RIDGE = 1e-4  # of the source contrast: keeps the noise of its weakest components from growing
+
+
+class Relighting:
+    """Random spectral changes of training tiles.
+
+    Parameters
+    ----------
+    source_lr : Tensor, (n, C, h, w)
+        Normalised log radiance.
+    target_lr : Tensor or None, (m, C, h, w)
+        None: there is nothing to go towards, and only the light changes.
+    share : float
+        Largest share of the way from a source tile to the spectra of a target tile.
+    light : float
+        Standard deviation, in z, of the coefficients of a random parabola over the bands.
+    """
+
+    def __init__(
+        self, source_lr: Tensor, target_lr: Tensor | None, share: float, light: float
+    ) -> None:
+        self.share, self.light = share, light
+        bands = source_lr.shape[1]
+        self.terms = np.polynomial.legendre.legvander(np.linspace(-1, 1, bands), 2).T
+        self.source_mean = source_lr.mean((2, 3))  # (n, C)
+        self.matching: Tensor | None = None
+        if target_lr is not None:
+            self.target_mean = target_lr.mean((2, 3))  # (m, C)
+            self.matching = transport(contrast(source_lr), contrast(target_lr))
+
+    def draw(
+        self, rng: np.random.Generator, source: list[int], targets: int
+    ) -> tuple[Tensor, Tensor]:
+        """Draw a change z -> `mix` z + `shift` of the spectra of each tile of a batch.
+
+        Every tile gets another light; a source tile also goes a random share of the way to the
+        contrast of the target and to the mean spectrum of one of its tiles.
+
+        Returns
+        -------
+        mix : Tensor, (B, C, C)
+        shift : Tensor, (B, C)
+        """
+        tiles = len(source) + targets
+        mix = torch.eye(self.terms.shape[1]).repeat(tiles, 1, 1)
+        light = rng.normal(0, self.light, (tiles, len(self.terms))) @ self.terms
+        shift = torch.from_numpy(light).float()
+        if self.matching is not None and source:
+            n = len(source)
+            share = self.share * torch.from_numpy(rng.random((n, 1))).float()
+            goal = torch.from_numpy(rng.integers(len(self.target_mean), size=n))
+            mix[:n] = torch.lerp(mix[:n], self.matching, share[:, :, None])
+            mean = self.source_mean[source]
+            shift[:n] += torch.lerp(mean, self.target_mean[goal], share)
+            shift[:n] -= torch.einsum("ncd,nd->nc", mix[:n], mean)
+        return mix, shift
+
+
+def contrast(tiles: Tensor) -> Tensor:
+    """Covariance (C, C) of (n, C, h, w) about the mean of each tile, in double precision."""
+    centred = (tiles - tiles.mean((2, 3), keepdim=True)).transpose(0, 1).flatten(1).double()
+    return centred @ centred.T / centred.shape[1]
+
+
+def transport(source: Tensor, target: Tensor) -> Tensor:
+    """Matrix (C, C) of least change that turns covariance `source` into covariance `target`.
+
+    The optimal transport between two normal distributions, as used for the transfer of colours
+    (Pitié & Kokaram 2007, equation 11), both covariances with a small ridge.
+    """
+    ridge = RIDGE * source.trace() * torch.eye(len(source)).to(source)
+    root, back = _power(source + ridge, 0.5), _power(source + ridge, -0.5)
+    return (back @ _power(root @ (target + ridge) @ root, 0.5) @ back).float()
+
+
+def _power(matrix: Tensor, exponent: float) -> Tensor:
+    values, axes = torch.linalg.eigh(matrix)
+    power: Tensor = (axes * values.clamp(min=1e-12) ** exponent) @ axes.T
+    return power
