@@ -136,8 +136,10 @@ class Experiment:
         """Return the experiment of a name, the inverse of `name`; raises `ValueError`."""
         ways = ("|".join(map(re.escape, known)) for known in (PROTOCOLS, RECIPES))
         found = re.fullmatch(r"([a-z0-9-]+)(_.+)?-({})-({})-s(\d+)".format(*ways), name)
-        rest, *parts = re.split(r"_([a-z_]+)=", found[2] or "") if found else "?"
-        if found is None or rest:
+        if found is None:
+            raise ValueError(f"{name!r} is not the name of a run")
+        rest, *parts = re.split(r"_([a-z_]+)=", found[2] or "")
+        if rest:
             raise ValueError(f"{name!r} is not the name of a run")
         pairs = zip(parts[::2], parts[1::2], strict=True)
         settings = dict(setting("=".join(pair)) for pair in pairs)
