@@ -7,15 +7,8 @@ from scipy.ndimage import gaussian_filter
 
 from asnlsr.config import Experiment
 from asnlsr.physics import degrade, log_scale, unscale
-from asnlsr.training.batches import (
-    Relighting,
-    Tiles,
-    TrainingBatches,
-    contrast,
-    part_of,
-    transport,
-    turned,
-)
+from asnlsr.training.batches import Tiles, TrainingBatches, part_of, turned
+from asnlsr.training.relight import Relighting, contrast, transport
 from tests.conftest import Example
 
 SMALL = {"crop": 16, "batch": 3}
