@@ -15,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -149,7 +150,7 @@ def main() -> None:
             each.add_argument("--split", type=Path, required=True)
             each.add_argument("--every", type=int, default=1, help="of the test tiles")
             continue
-        each.add_argument("--work", type=Path, default=Path("/tmp/asnlsr-gpu"))
+        each.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "asnlsr-gpu")
         each.add_argument("--minutes", type=float, default=8.6)
         each.add_argument("--share", type=int, default=2, help="pairs at a time")
         each.add_argument("--dry-run", action="store_true", help="everything, a few steps each")
