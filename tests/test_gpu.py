@@ -1,5 +1,7 @@
 """Training on a GPU: the same as on the CPU, and what of it can be seen without one."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -86,6 +88,7 @@ def test_what_is_known_of_the_blur_stays_on_the_cpu():
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++, with which torch compiles")
 def test_fused_attention():
     q, k, v = (torch.randn(70, 64, requires_grad=True) for _ in range(3))
 

@@ -5,21 +5,15 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from asnlsr.results.evidence import Results
 from asnlsr.results.statistics import (
     compare_all,
     compared,
-    courses,
-    fallen,
     holm,
-    late_gain,
     over_scenes,
     paired_difference,
     peak_of,
     scene_interval,
-    seed_words,
     tile_gaps,
-    verdict,
     with_settings,
 )
 
@@ -181,58 +175,3 @@ def test_peak_follows_from_error_and_psnr():
     values = {"psnr": 20.0, "rmse": 0.05}
     found = peak_of(pd.DataFrame([keys | {"metric": m, "value": v} for m, v in values.items()]))
     assert found == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize(
-    ("pairs", "low", "high", "p", "words"),
-    [
-        (4, None, None, None, "too few"),
-        (5, 0.1, 0.3, 0.0625, "too few"),
-        (10, 0.1, 0.3, 0.002, "a gain"),
-        (10, -0.1, 0.3, 0.002, "nothing"),
-        (10, 0.1, 0.3, 0.06, "nothing"),
-    ],
-)
-def test_a_verdict_needs_pairs_an_interval_and_a_small_p(pairs, low, high, p, words):
-    interval, judged = verdict({"mean": 0.2, "pairs": pairs, "low": low, "high": high, "p": p})
-    assert judged.startswith(words)
-    assert interval.startswith("95 %" if pairs >= 5 else "an interval needs 5")
-    if words == "a gain":
-        assert (
-            verdict({"mean": -0.2, "pairs": 10, "low": -0.3, "high": -0.1, "p": p})[1] == "a loss"
-        )
-
-
-def test_seeds_in_words():
-    assert seed_words([4, 0, 2, 1, 2]) == "0-2, 4"
-    assert seed_words([7]) == "7"
-
-
-def test_late_gain_of_a_ramp_that_stops():
-    curve = pd.Series([0.0, 1, 2, 3, 4, 5, 6, 7, 8, 8])
-    assert late_gain(curve) == pytest.approx((8 + 8) / 2 - (6 + 7) / 2)
-    assert np.isnan(late_gain(pd.Series([30.0])))
-
-
-def test_courses_and_falls_leave_out_oracles():
-    """From 30 up to 33 and down by 1.5 dB or 0.5 dB, and up again; oracles look at the truth."""
-    far, near = [30, 33, 31.5, 34], [30, 33, 32.5, 34]
-    runs = {
-        "far": ("asnlsr", "", far),
-        "near": ("asnlsr", "", near),
-        "oracle": ("bandwise-oracle", "", far),
-        "setting": ("asnlsr", "skip=false", far),
-    }
-    history = pd.DataFrame(
-        [(run, how, value) for run, (_, how, values) in runs.items() for value in values],
-        columns=["run", "setting", "val_psnr"],
-    )
-    keys = {"protocol": "blind", "recipe": "warm", "seed": 3}
-    kept = {run: keys | {"model": model} for run, (model, _, _) in runs.items()}
-    results = Results(metrics=pd.DataFrame(), history=history, runs=kept, missing=[])
-    assert fallen(results) == ["far", "setting"]
-    found = courses(results)
-    assert found["run"].tolist() == ["far"] * 4 + ["near"] * 4
-    assert found[["model", "protocol", "seed"]].drop_duplicates().values.tolist() == [
-        ["asnlsr", "blind", 3]
-    ]

@@ -14,11 +14,13 @@ import torch
 import torch.nn.functional as F
 
 import asnlsr.upscale as module
+from asnlsr.config import Experiment
 from asnlsr.models.registry import build
 from asnlsr.physics import log_scale, unscale
 from asnlsr.scenes.bands import BinnedScene, SceneBands
 from asnlsr.scenes.degrade import degrade_scene
 from asnlsr.scenes.envi import open_scene, write_scene
+from asnlsr.tiles.store import TileSet
 from asnlsr.training.folder import load_run
 from asnlsr.training.run import train
 from asnlsr.upscale import (
@@ -41,10 +43,9 @@ def runs(tiny_tiles, tiny_split, tmp_path_factory):
     """A network without weights, and one for 30 bands after a single step."""
     folder = tmp_path_factory.mktemp("runs")
     for model in ("bicubic", "esrt"):
-        train(
-            model, tiny_tiles, tiny_split, folder / model,
-            preset="smoke", overrides={"steps": 1}, progress=False,
-        )  # fmt: skip
+        settings = {"steps": 1} if model == "esrt" else {}
+        experiment = Experiment(model, "smoke", settings=settings)
+        train(experiment, TileSet(tiny_tiles, tiny_split), folder / model, progress=False)
     return folder
 
 
