@@ -142,7 +142,7 @@ def test_pairs_are_the_tiles_of_a_role_in_the_order_of_the_split(many_tiles, tmp
     assert pairs.peak == pytest.approx(float(pairs.hr.max() - pairs.hr.min()))
     np.testing.assert_allclose(pairs.psf, gaussian_psf())
     np.testing.assert_array_equal(pairs.wavelength_nm, store["wavelength_nm"])
-    with pytest.raises(ValueError, match="no role 'train'; it has source_train"):
+    with pytest.raises(ValueError, match="no tile has the role train"):
         tiles.pairs("train", "swir2")
     write_split(split | {"val": []}, tmp_path / "split.json")
     with pytest.raises(ValueError, match="no tile has the role val"):
