@@ -109,7 +109,7 @@ wildcard_constraints:
     protocol="|".join(PROTOCOLS),
     recipe="warm|published",
     seed=r"\d+",
-    # a model of the registry and, in the ablation, settings: see asnlsr/evidence.py
+    # a model of the registry and, in the ablation, settings: see asnlsr/results/evidence.py
     variant=r"[a-z0-9-]+(_[a-z_]+=[a-z0-9.-]+)*",
 
 

@@ -1,4 +1,4 @@
-"""The evidence: all systems and controls, many seeds, both protocols; see asnlsr/evidence.py.
+"""The evidence: all systems and controls, many seeds, both protocols; see asnlsr/results/evidence.py.
 
 The long computing may be cut short at any time and goes on with the next call. What is recorded
 in data/results is not computed again.
