@@ -17,7 +17,7 @@ import pvlib
 import pytest
 from safetensors.torch import load_file
 
-from asnlsr.config import AT_ONCE, PRESETS
+from asnlsr.config import PRESETS
 from asnlsr.models.registry import MODELS
 from asnlsr.notebook.workspace import Workspace
 from asnlsr.scenes.simulator.simulate import PHOTON_NOISE, READ_NOISE
