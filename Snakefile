@@ -35,7 +35,7 @@ SPACE = Workspace(PRESET, DATASET, base=Path("data"))
 BUILD = f"build/{PRESET}" if DATASET == "simulated" else f"build/{DATASET}-{PRESET}"
 TABLE = f"{SPACE.root}/table-{PROTOCOL}.md"
 SITE = f"{BUILD}/_build/html/index.html"
-CHAPTERS = [path.stem for path in sorted(Path("book").glob("[0-9]*.ipynb"))]
+CHAPTERS = [path.stem for path in sorted(Path("book").glob("*.ipynb"))]
 RUN = "{variant}-{protocol}-{recipe}-s{seed}"  # folder of a training run
 PAGES = ["book/_toc.yml", "book/references.bib", *map(str, sorted(Path("book").glob("*.md")))]
 PAGES += ["data/README.md", "CITATION.cff", "workflow/book.css"]
@@ -243,7 +243,7 @@ rule table:
 rule chapter:
     input:
         code(*BOOK),
-        lambda wildcards: SPACE.reads(wildcards.chapter[:2], SEED),
+        lambda wildcards: SPACE.reads(wildcards.chapter, SEED),
         notebook="book/{chapter}.ipynb",
         script="workflow/run_chapter.py",
     output:

@@ -19,13 +19,13 @@ from safetensors.torch import load_file
 
 from asnlsr.config import PRESETS
 from asnlsr.models.registry import MODELS
-from asnlsr.notebook.workspace import Workspace
+from asnlsr.notebook.workspace import Workspace, key_of
 from asnlsr.scenes.simulator.simulate import PHOTON_NOISE, READ_NOISE
 from asnlsr.tiles.store import open_tiles, tile_ids
 from tests.smoke_book import PAGES, ROOT, smoke_book
 
 SMOKE = Workspace("smoke")
-CHAPTERS = sorted((ROOT / "book").glob("[0-9]*.ipynb"))
+CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 
 
@@ -35,9 +35,9 @@ def code_cells(notebook: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
 
 @pytest.fixture(scope="module")
 def executed() -> dict[str, nbformat.NotebookNode]:
-    """Every chapter as the workflow executed it, by its two-digit number."""
+    """Every chapter as the workflow executed it, by its key in `READS`."""
     folder = smoke_book() / "src"
-    return {path.stem[:2]: nbformat.read(folder / path.name, 4) for path in CHAPTERS}
+    return {key_of(path.stem): nbformat.read(folder / path.name, 4) for path in CHAPTERS}
 
 
 def plain_value(text: str) -> Any:
@@ -113,7 +113,7 @@ def test_contents_name_every_chapter_and_page():
 
 @each_chapter
 def test_chapter_ran_to_its_end(path, executed):
-    cells = code_cells(executed[path.stem[:2]])
+    cells = code_cells(executed[key_of(path.stem)])
     counts = [cell.execution_count for cell in cells if cell.source.strip()]
     assert None not in counts
     assert counts == sorted(counts)
@@ -123,7 +123,7 @@ def test_chapter_ran_to_its_end(path, executed):
 @each_chapter
 def test_every_exercise_has_a_solution_that_ran(path, executed):
     """An exercise is numbered in a list; its solution is a folded cell that begins with `# N`."""
-    cells = executed[path.stem[:2]].cells
+    cells = executed[key_of(path.stem)].cells
     (start,) = [n for n, cell in enumerate(cells) if "## Exercises" in cell.source]
     exercises = re.findall(r"^(\d+)\. ", cells[start].source.split("## Exercises")[1], re.MULTILINE)
     assert len(exercises) >= 2
@@ -145,7 +145,7 @@ def test_every_exercise_has_a_solution_that_ran(path, executed):
 def test_chapter_ran_at_the_preset_that_was_asked_for(path, executed):
     (injected,) = [
         cell
-        for cell in code_cells(executed[path.stem[:2]])
+        for cell in code_cells(executed[key_of(path.stem)])
         if "injected-parameters" in cell.metadata.get("tags", [])
     ]
     assert 'PRESET = "smoke"' in injected.source
@@ -153,7 +153,7 @@ def test_chapter_ran_at_the_preset_that_was_asked_for(path, executed):
 
 @each_chapter
 def test_page_needs_no_kernel(path, executed):
-    notebook = executed[path.stem[:2]]
+    notebook = executed[key_of(path.stem)]
     assert "widgets" not in notebook.metadata
     for cell in code_cells(notebook):
         for output in cell.outputs:
@@ -315,7 +315,7 @@ def mean_psnr(model: str, domain: str) -> float:
 
 def test_chapter_4_unmixing(executed):
     """Without noise unmixing is exact; stretched endmembers move abundances by algebra."""
-    value = glued(executed["04"])
+    value = glued(executed["08"])
     assert value["toy_error_exact"] < 1e-9
     assert 0 < value["toy_error_noisy"] < 0.05
     assert value["stretched_residual"] < 1e-9
@@ -328,7 +328,7 @@ def test_chapter_4_unmixing(executed):
 
 def test_chapter_4_networks(executed):
     """Sizes as published; the gradient of 3 w is 3, reversed with 0.1; a dead ReLU is uniform."""
-    value = glued(executed["04"])
+    value = glued(executed["08"])
     assert value["parameters_snlsr"] == 1_167_750
     assert value["parameters_unmixing"] == 138_998
     assert value["parameters_asnlsr"] == 1_174_824
@@ -343,7 +343,7 @@ def test_chapter_4_networks(executed):
 
 def test_chapter_4_collapse(executed):
     """What the prose says about the runs is what stands in the last row of their history."""
-    value = glued(executed["04"])
+    value = glued(executed["08"])
     for name, run in (
         ("warm", SMOKE.run("asnlsr")),
         ("published", SMOKE.run("asnlsr", recipe="published")),
@@ -357,7 +357,7 @@ def test_chapter_4_collapse(executed):
 
 
 def test_chapter_4_results(executed):
-    value = glued(executed["04"])
+    value = glued(executed["08"])
     for role, domain in (("target", "swir2"), ("source", "swir1")):
         base = mean_psnr("bicubic", domain)
         for model in ("snlsr-frozen", "snlsr", "snlsr-unmix", "asnlsr"):
@@ -377,7 +377,7 @@ def test_chapter_4_results(executed):
 
 
 def test_chapter_5_distances_on_known_distributions(executed):
-    value = glued(executed["05"])
+    value = glued(executed["09"])
     # The best classifier of two unit normals two apart errs with probability Φ(-1).
     assert within(value["toy_a_distance"], 2 * (1 - 2 * upper_tail(1)), 0.05)
     assert within(value["toy_a_distance_same"], 0, 0.1)
@@ -393,7 +393,7 @@ def test_chapter_5_distances_on_known_distributions(executed):
 
 
 def test_chapter_5_features(executed):
-    value = glued(executed["05"])
+    value = glued(executed["09"])
     tiles = len(json.loads(SMOKE.split("scene").read_text())["test"])
     assert value["test_tiles"] == tiles
     assert value["test_pixels"] == tiles * (64 // 4) ** 2
@@ -409,7 +409,7 @@ def test_chapter_5_features(executed):
 
 def test_chapter_5_reading(executed):
     """The words follow from the numbers beside them, and the accuracy from the history."""
-    value = glued(executed["05"])
+    value = glued(executed["09"])
     accuracy = [row["domain_accuracy"] for row in rows(SMOKE.run("asnlsr") / "history.csv")]
     assert value["accuracy_end"] == pytest.approx(float(accuracy[-1]))
     kinds = ("pad_pixels", "pad_tiles", "mmd_pixels", "mmd_tiles")
@@ -432,7 +432,7 @@ def test_chapter_5_reading(executed):
 
 def test_chapter_5_agrees_with_the_evaluation(executed):
     """The long table holds the same distances of the same runs."""
-    value = glued(executed["05"])
+    value = glued(executed["09"])
     table = pd.read_csv(ROOT / "data/simulated-smoke/metrics-blind.csv")
     table = table[table.domain == "both"].set_index(["model", "metric"])["value"]
     for model, word in (("snlsr-unmix", "unaligned"), ("asnlsr", "aligned")):
@@ -442,7 +442,7 @@ def test_chapter_5_agrees_with_the_evaluation(executed):
 
 def test_chapter_5_trend(executed):
     """What is said of the training is what stands in the first and the last row with a value."""
-    value = glued(executed["05"])
+    value = glued(executed["09"])
     if shown_runs():
         history = pd.read_csv(RECORDED / "history.csv.gz")
     else:
@@ -465,7 +465,7 @@ def test_chapter_5_trend(executed):
 
 def test_chapter_6_parameters(executed):
     """Sizes as published; what lies outside of a part is a few convolutions, counted by hand."""
-    value = glued(executed["06"])
+    value = glued(executed["05"])
     assert value["parameters_rcam"] == 1_316_856
     assert value["parameters_esrt"] == 775_122
     assert value["parameters_srformer"] == 3_401_838
@@ -484,7 +484,7 @@ def test_chapter_6_parameters(executed):
 
 def test_chapter_6_work(executed):
     """Multiply-adds for an LR tile of 32 x 32, from the description of the networks."""
-    value = glued(executed["06"])
+    value = glued(executed["05"])
     assert value["operations_per_product"] == 2
     units = sum(64 * n * 64 + 7 * 64 * 64 for n in (1, 2, 3, 4))
     per_pixel = 30 * 64 + units + 3 * 9 * 256 * 64 + 256 * 30 + 16 * 30 * 30
@@ -504,7 +504,7 @@ def test_chapter_6_work(executed):
 
 def test_chapter_6_growth(executed):
     """Twice the side is four times the pixels, and sixteen times the pairs in ESRT's chunks."""
-    value = glued(executed["06"])
+    value = glued(executed["05"])
     assert value["growth_srformer"] == 4  # 24 and 48 are whole windows
     assert value["growth_rcam"] == pytest.approx(4, rel=1e-4)
     pairs = 1e-3 * value["missed_esrt"] * (24 / 32) ** 4
@@ -515,7 +515,7 @@ def test_chapter_6_growth(executed):
 
 
 def test_chapter_6_time(executed):
-    value = glued(executed["06"])
+    value = glued(executed["05"])
     table = [row for row in rows(SMOKE.metrics("blind")) if row["metric"] == "ms_per_tile"]
     ms = {
         model: min(float(row["value"]) for row in table if row["model"] == model)
@@ -528,7 +528,7 @@ def test_chapter_6_time(executed):
 
 def test_chapter_6_domain_drop(executed):
     """The long table says it too; centred bicubic is chapter 3's, by another formula."""
-    value = glued(executed["06"])
+    value = glued(executed["05"])
     yardstick = {"richardson-lucy": "lucy"}
     for model in ("rcam", "esrt", "srformer", *yardstick):
         key = yardstick.get(model, model)
@@ -545,7 +545,7 @@ def test_chapter_6_domain_drop(executed):
     bandwise = {d: mean_psnr("bandwise", d) - mean_psnr("bicubic", d) for d in ("swir1", "swir2")}
     drop = bandwise["swir1"] - bandwise["swir2"]
     assert value["drop_bandwise"] == pytest.approx(drop, abs=1e-6)
-    left = glued(executed["08"])["left"]  # tile by tile there, here of the means
+    left = glued(executed["10"])["left"]  # tile by tile there, here of the means
     assert value["left_bandwise"] == pytest.approx(left, abs=1e-6)
     chapter_3 = glued(executed["03"])
     for domain in ("swir1", "swir2"):
@@ -555,7 +555,7 @@ def test_chapter_6_domain_drop(executed):
 
 def test_chapter_6_reading(executed):
     """The words follow from the numbers beside them."""
-    value = glued(executed["06"])
+    value = glued(executed["05"])
     labels = {"rcam": "RCAM", "esrt": "ESRT", "srformer": "SRFormer"}
     for domain in ("swir1", "swir2"):
         gain = {label: value[f"gain_{domain}_{model}"] for model, label in labels.items()}
@@ -584,7 +584,7 @@ def test_chapter_6_reading(executed):
 
 def test_chapter_7_toy(executed):
     """A quarter of the patterns passes; the weakest by the transform of a Gaussian."""
-    value = glued(executed["07"])
+    value = glued(executed["04"])
     assert value["toy_lost"] == 128 - 128 // 4
     # At the Nyquist frequency of the camera, 1/8 per pixel, two equal aliases meet.
     variance = 6.306 * math.cos(3.082) ** 2 + 3.340 * math.sin(3.082) ** 2
@@ -596,14 +596,14 @@ def test_chapter_7_toy(executed):
 
 
 def test_chapter_7_operator(executed):
-    value = glued(executed["07"])
+    value = glued(executed["04"])
     assert value["adjoint_error"] < 1e-6
     assert value["operator_error"] < 1e-5  # two orders of summation in single precision
 
 
 def test_chapter_7_results(executed):
     """The long table says it too; the row without iterations is chapter 3's, by another formula."""
-    value = glued(executed["07"])
+    value = glued(executed["04"])
     gain = {}
     for name in AT_ONCE[1:]:
         gain[name] = mean_psnr(name, "swir2") - mean_psnr("bicubic", "swir2")
@@ -626,7 +626,7 @@ def test_chapter_7_results(executed):
 
 def test_chapter_7_failures(executed):
     """What is assumed rightly does best, and the more it is broken the worse."""
-    value = glued(executed["07"])
+    value = glued(executed["04"])
     assert value["peak_0"] >= value["peak_1"] >= value["peak_3"]
     assert min(value[f"missed_{percent}"] for percent in (0, 1, 3)) >= 0
     assert value["cheat"] == value["missed_0"]
@@ -640,7 +640,7 @@ def test_chapter_7_failures(executed):
 
 
 def test_chapter_7_limits(executed):
-    value = glued(executed["07"])
+    value = glued(executed["04"])
     assert value["invisible_white"] == pytest.approx(100 * 15 / 16, abs=0.5)
     # What the camera saw has been put right, so that more of the rest is what it did not see.
     assert value["invisible_bicubic"] < value["invisible_rl"] < 100
@@ -648,7 +648,7 @@ def test_chapter_7_limits(executed):
 
 def test_chapter_8_components(executed):
     """One shared detail of variance 1 and noise of variance n: (C + n) / (C (1 + n))."""
-    value = glued(executed["08"])
+    value = glued(executed["10"])
     assert value["toy_share"] == pytest.approx(100 * (30 + 0.25) / (30 * 1.25), abs=0.5)
     assert value["equal_share"] == pytest.approx(31 / 60, abs=0.01)
     for domain in ("swir1", "swir2"):
@@ -657,7 +657,7 @@ def test_chapter_8_components(executed):
 
 def test_chapter_8_network(executed):
     """Convolutions by hand, and properties that hold for any weights."""
-    value = glued(executed["08"])
+    value = glued(executed["10"])
 
     def conv(inputs, outputs, side=3):
         return inputs * outputs * side**2 + outputs
@@ -680,7 +680,7 @@ def test_chapter_8_network(executed):
 
 def test_chapter_8_gains(executed):
     """The long table says it too."""
-    value = glued(executed["08"])
+    value = glued(executed["10"])
     for model in ("richardson-lucy", "esrt", "asnlsr", "bandwise", "bandwise-oracle"):
         key = model.replace("-", "_")
         for domain in ("swir1", "swir2"):
@@ -708,7 +708,7 @@ def test_chapter_8_gains(executed):
 
 def test_chapter_9_values(executed):
     """A factor in radiance is a shift in z; windows by arithmetic; a truth is consistent."""
-    value = glued(executed["09"])
+    value = glued(executed["12"])
     assert value["decade"] == pytest.approx(math.log(10) / math.log(2e4), abs=1e-5)
     assert value["thousand"] == pytest.approx(3 * value["decade"], abs=1e-5)
     assert 0 < value["outside_swir1"] < 100
@@ -728,7 +728,7 @@ def test_chapter_9_values(executed):
 
 def test_chapter_9_agrees_with_the_evaluation(executed):
     """The two test tiles of preset smoke are the whole scene, but for what lies between them."""
-    value = glued(executed["09"])
+    value = glued(executed["12"])
     for model, label in (("bicubic", "bicubic"), ("asnlsr", "A-SNLSR")):
         for domain in ("swir1", "swir2"):
             metric = {
@@ -776,7 +776,7 @@ def seed_means(model: str, metric: str = "psnr") -> pd.Series:
 
 
 def test_chapter_5_over_seeds(executed):
-    value = glued(executed["05"])
+    value = glued(executed["09"])
     complete = {f"{m}-blind-warm-s0" for m in ("snlsr-unmix", "asnlsr")} <= shown_runs()
     pairs = 1
     if complete:
@@ -802,7 +802,7 @@ def test_chapter_5_over_seeds(executed):
 
 def test_chapter_5_relations(executed):
     """Spearman is Pearson of the ranks, on every recorded set of scenes."""
-    value = glued(executed["05"])
+    value = glued(executed["09"])
     names = {"snlsr-unmix": "unaligned", "asnlsr": "aligned"}
     if not shown_runs():
         assert value["related_count"] == 0
@@ -836,7 +836,7 @@ def test_chapter_5_relations(executed):
 
 def test_chapter_5_size_that_tells_a_relation_from_chance(executed):
     """Two-sided p of a rank correlation of ten runs, over random orders."""
-    value = glued(executed["05"])
+    value = glued(executed["09"])
     needed = {k: v for k, v in value.items() if k.startswith("needed_") and v == v}
     if not needed:
         pytest.skip("fewer than five runs of each network are recorded")
@@ -857,7 +857,7 @@ def test_chapter_5_stronger_adversaries(executed):
     """The closest pair is the one whose MMD of pixels falls most, by the recorded rows."""
     if not shown_runs():
         pytest.skip("nothing is recorded")
-    value = glued(executed["05"])
+    value = glued(executed["09"])
     rows = pd.read_csv(RECORDED / "metrics.csv.gz").fillna({"setting": ""})
     keys = ["protocol", "recipe", "setting", "model", "seed"]
     near = rows[(rows["metric"] == "mmd_pixels")].groupby(keys)["value"].mean()
@@ -879,7 +879,7 @@ def test_chapter_5_stronger_adversaries(executed):
 
 
 def test_chapter_10_adversary(executed):
-    value = glued(executed["10"])
+    value = glued(executed["11"])
     d = (seed_means("asnlsr") - seed_means("snlsr-unmix")).dropna().to_numpy()
     assert value["adversary_pairs"].split()[0] == str(len(d))
     assert value["adversary_mean"] == pytest.approx(d.mean(), abs=1e-6)
@@ -903,7 +903,7 @@ def test_chapter_10_adversary(executed):
 
 def test_chapter_10_pairs(executed):
     """No pair of two methods without chance, and as many paired seeds as both have."""
-    value = glued(executed["10"])
+    value = glued(executed["11"])
     both = [seed_means(model).index for model in ("asnlsr", "snlsr-unmix")]
     assert value["paired_seeds"] == len(both[0].intersection(both[1]))
     shown = value["pairs_shown"].split("; ")
@@ -913,7 +913,7 @@ def test_chapter_10_pairs(executed):
 
 
 def test_chapter_10_adversary_on_real_scenes(executed):
-    said = glued(executed["10"])["adversary_real"]
+    said = glued(executed["11"])["adversary_real"]
     path = ROOT / "data/results/real-demo/metrics.csv.gz"
     if not path.exists():
         assert said == "not run"
@@ -931,7 +931,7 @@ def test_chapter_10_adversary_on_real_scenes(executed):
 
 
 def test_chapter_8_what_richardson_lucy_is_better_by(executed):
-    said = glued(executed["08"])["lucy_ahead"]
+    said = glued(executed["10"])["lucy_ahead"]
     models = ["bandwise", "richardson-lucy"]
     if not {f"{model}-blind-warm-s0" for model in models} <= shown_runs():
         return
@@ -946,7 +946,7 @@ def test_chapter_8_what_richardson_lucy_is_better_by(executed):
 @pytest.mark.parametrize("scenes", ["simulated", "real"])
 def test_chapter_10_best_method(executed, scenes):
     """Differences of the recorded runs, or of the build, on the seeds that both models have."""
-    value = glued(executed["10"])
+    value = glued(executed["11"])
     path = ROOT / f"data/results/{scenes}-demo/metrics.csv.gz"
     if scenes == "simulated":
         rows = shown_metrics()
@@ -985,7 +985,7 @@ def test_chapter_10_best_method(executed, scenes):
 
 
 def test_chapter_10_controls(executed):
-    value = glued(executed["10"])
+    value = glued(executed["11"])
     frozen, steps = seed_means("snlsr-frozen"), 4  # as many as preset smoke gives it
     if shown_runs():
         steps = 60  # of preset demo, but for the run that got all
@@ -1020,7 +1020,7 @@ def test_chapter_10_were_the_runs_long_enough(executed):
     """Recorded courses of training, read and averaged by other means, on all recorded scenes."""
     if not shown_runs():
         pytest.skip("nothing is recorded")
-    value = glued(executed["10"])
+    value = glued(executed["11"])
     rising, low = set(), set()
     for folder in sorted((ROOT / "data/results").glob("*-demo")):
         name = folder.name.removesuffix("-demo")
@@ -1062,7 +1062,7 @@ def recorded_gain(model, against, setting="", other="", path="simulated-demo", s
 def test_chapter_10_what_else_explains_the_gain(executed):
     if not shown_runs():
         pytest.skip("nothing is recorded")
-    value = glued(executed["10"])
+    value = glued(executed["11"])
     assert value["paper_step"] == pytest.approx(33.82 - 31.99)
     runs = json.loads((RECORDED / "runs.json").read_text())["runs"]
     common = [
@@ -1092,7 +1092,7 @@ def test_chapter_10_what_else_explains_the_gain(executed):
 
 
 def test_chapter_10_peaks_are_the_range_of_the_test_set(executed):
-    value = glued(executed["10"])
+    value = glued(executed["11"])
     test = json.loads(SMOKE.split("scene").read_text())["test"]
     store = open_tiles(SMOKE.tiles("scene"), "swir2")
     chosen = [n for n, name in enumerate(tile_ids(store)) if name in test]
@@ -1102,7 +1102,7 @@ def test_chapter_10_peaks_are_the_range_of_the_test_set(executed):
 
 
 def test_chapter_10_says_what_it_shows(executed):
-    value = glued(executed["10"])
+    value = glued(executed["11"])
     assert value["origin"].startswith("recorded" if shown_runs() else "of this build alone")
     models = shown_metrics()["model"].nunique()
     assert value["run_count"] == (len(shown_runs()) or models)
@@ -1116,7 +1116,7 @@ def test_chapter_10_says_what_it_shows(executed):
 
 
 def test_chapter_11_controls_and_averages(executed):
-    value = glued(executed["11"])
+    value = glued(executed["appendix_b"])
     gain = mean_psnr("snlsr-frozen", "swir2") - mean_psnr("bicubic", "swir2")
     assert value["frozen_gain"] == pytest.approx(gain, abs=1e-6)
     assert value["frozen_std"] < value["trained_std"]
@@ -1134,7 +1134,7 @@ def test_chapter_11_published_order(executed):
     """Bicubic has the best ERGAS of the printed table, and the worst PSNR and RMSE."""
     paper = pd.read_csv(ROOT / "data/paper/table1.csv").query("source == 'printed'")
     printed = paper.pivot_table(index="model", columns="metric", values="mean")
-    best = glued(executed["11"])["paper_best_ergas"]
+    best = glued(executed["appendix_b"])["paper_best_ergas"]
     assert printed["ergas_released"][best] == printed["ergas_released"].min()
     assert printed["psnr"][best] == printed["psnr"].min()
     assert printed["rmse"][best] == printed["rmse"].max()
@@ -1143,7 +1143,7 @@ def test_chapter_11_published_order(executed):
 @pytest.mark.parametrize("recipe", ["published", "warm"])
 def test_chapter_11_choice_of_the_epoch(executed, recipe):
     """Only recorded runs of protocol `as-released` give the number."""
-    said = glued(executed["11"])[f"choice_{recipe}"]
+    said = glued(executed["appendix_b"])[f"choice_{recipe}"]
     history = pd.read_csv(RECORDED / "history.csv.gz") if RECORDED.exists() else pd.DataFrame()
     if len(history):
         history = history[history["run"].str.startswith(f"asnlsr-as-released-{recipe}")]
@@ -1161,7 +1161,7 @@ def test_chapter_11_choice_of_the_epoch(executed, recipe):
 
 def test_chapter_11_peak(executed):
     """How many pixels carry the peak, counted in the tiles by other means."""
-    value = glued(executed["11"])
+    value = glued(executed["appendix_b"])
     test = json.loads(SMOKE.split("scene").read_text())["test"]
     store = open_tiles(SMOKE.tiles("scene"), "swir2")
     radiance = store["hr"].values[[n for n, i in enumerate(tile_ids(store)) if i in test]]
@@ -1179,7 +1179,7 @@ def test_chapter_11_mixture(executed):
     """The recorded means say which networks a mixture hides."""
     if not shown_runs():
         pytest.skip("nothing is recorded")
-    said = glued(executed["11"])["hidden"]
+    said = glued(executed["appendix_b"])["hidden"]
     hidden, flattered = [], []
     for folder in sorted((ROOT / "data/results").glob("*-demo"), reverse=True):
         rows = pd.read_csv(folder / "metrics.csv.gz").query("metric == 'psnr'")
@@ -1193,14 +1193,14 @@ def test_chapter_11_mixture(executed):
         more = ((gain["swir1"] - gain["swir2"]) / 2)[gain["swir1"] > 0]
         words = f"{MODELS[more.idxmax()].label} on {scenes} scenes by {more.max():.2f} dB"
         flattered += [words] * bool(more.max() > 0)
-    told = glued(executed["11"])["flattered"].split("; ")
+    told = glued(executed["appendix_b"])["flattered"].split("; ")
     assert sorted(told) == sorted(flattered or ["none"])
     assert sorted(words.split(" (")[0] for words in said.split("; ")) == sorted(hidden or ["none"])
 
 
 def test_chapter_11_metrics(executed):
     """z > 1/2 is radiance above the geometric mean of floor and top."""
-    value = glued(executed["11"])
+    value = glued(executed["appendix_b"])
     test = json.loads(SMOKE.split("scene").read_text())["test"]
     for domain in ("swir1", "swir2"):
         store = open_tiles(SMOKE.tiles("scene"), domain)
@@ -1213,7 +1213,7 @@ def test_chapter_11_metrics(executed):
 
 
 def test_chapter_11_borders_and_deconvolution(executed):
-    value = glued(executed["11"])
+    value = glued(executed["appendix_b"])
     # On a constant image it is the tail of the blur (chapter 2); these tiles vary.
     lost_column, lost_row = (upper_tail(1.5 / math.sqrt(v)) for v in (6.306, 3.340))
     assert within(value["border_edge"], 100 * lost_column, 10)

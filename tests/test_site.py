@@ -228,7 +228,7 @@ def test_formulas_are_typeset_with_local_fonts(browser):
 
 @pytest.mark.browser
 def test_click_on_a_heading_sorts_the_table(browser):
-    open_page(browser, "10_results")
+    open_page(browser, "11_results")
     table = browser.find_element("css selector", "table[onclick]")
     heading = table.find_elements("css selector", "th")[1]
 
@@ -288,7 +288,7 @@ def test_page_is_accessible(browser, page, theme):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize("page", ["01_scenes", "04_unmixing_and_asnlsr"])
+@pytest.mark.parametrize("page", ["01_scenes", "08_asnlsr_from_scratch"])
 def test_band_browser_is_alive(browser, page):
     open_page(browser, page)
     slider = browser.find_element("css selector", ".band-browser [aria-label=wavelength]")

@@ -6,6 +6,7 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 
+from asnlsr.notebook.workspace import key_of
 from asnlsr.results.tables import render, results_table
 
 README = Path("README.md")
@@ -25,7 +26,9 @@ def chapters() -> str:
         title = opening.splitlines()[0].removeprefix("# ")
         time = TIME.search(opening, opening.index("**Time**"))
         assert time is not None, f"{stem} does not say how long it takes"
-        rows.append(f"| {int(stem[:2])} | [{title}](book/{stem}.ipynb) | {aim} | {time[0]} |")
+        rows.append(
+            f"| {key_of(stem).removeprefix('appendix_').upper()} | [{title}](book/{stem}.ipynb) | {aim} | {time[0]} |"
+        )
     return "\n".join(rows)
 
 

@@ -25,15 +25,20 @@ READS = {
     "01": "scenes",
     "02": "tiles",
     "03": "tiles data/paper/table1.csv",
-    "04": "tiles bicubic snlsr-frozen snlsr snlsr-unmix asnlsr asnlsr:published metrics",
-    "05": "tiles snlsr-unmix asnlsr recorded",
-    "06": "tiles bicubic rcam esrt srformer metrics",
-    "07": "tiles bicubic bicubic-centred back-projection richardson-lucy linear asnlsr metrics",
-    "08": "tiles bicubic richardson-lucy esrt asnlsr bandwise bandwise-oracle metrics recorded",
-    "09": "tiles bicubic asnlsr",
-    "10": "tiles metrics? asnlsr:published? data/paper/table1.csv recorded",
-    "11": "tiles snlsr-frozen asnlsr richardson-lucy metrics data/paper/table1.csv recorded",
+    "04": "tiles bicubic bicubic-centred back-projection richardson-lucy linear asnlsr metrics",
+    "05": "tiles bicubic rcam esrt srformer metrics",
+    "08": "tiles bicubic snlsr-frozen snlsr snlsr-unmix asnlsr asnlsr:published metrics",
+    "09": "tiles snlsr-unmix asnlsr recorded",
+    "10": "tiles bicubic richardson-lucy esrt asnlsr bandwise bandwise-oracle metrics recorded",
+    "11": "tiles metrics? asnlsr:published? data/paper/table1.csv recorded",
+    "12": "tiles bicubic asnlsr",
+    "appendix_b": "tiles snlsr-frozen asnlsr richardson-lucy metrics data/paper/table1.csv recorded",
 }
+
+
+def key_of(chapter: str) -> str:
+    """Return the key in `READS` of a chapter, or of the name of its file."""
+    return next((key for key in READS if chapter.startswith(key)), chapter)
 
 
 @dataclass(frozen=True)
@@ -87,13 +92,13 @@ class Workspace:
         return self.root / f"metrics-{protocol}.csv"
 
     def reads(self, chapter: str, seed: int = 0, alone: bool = False) -> list[Path]:
-        """Return the files that a chapter (its two digits) reads, apart from the package.
+        """Return the files that a chapter, a key of `READS`, reads apart from the package.
 
         Where it is opened `alone`, without those that recorded results or weights stand in for.
         """
         recorded = sorted((self.base / "results").glob("*-demo/*"))
         found: list[Path] = []
-        for word in READS[chapter].split():
+        for word in READS[key_of(chapter)].split():
             if word.endswith("?") and alone and recorded:
                 continue
             match word.removesuffix("?"):
@@ -124,7 +129,7 @@ def open_chapter(
     Parameters
     ----------
     chapter : str
-        Its two digits, a key of `READS`.
+        Key of `READS`: its two digits, or the letter of an appendix.
     preset, dataset : str
         Of the `Workspace`.
     seed : int
