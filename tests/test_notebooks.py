@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from asnlsr.config import PRESETS
 from asnlsr.models.registry import MODELS
 from asnlsr.notebook.workspace import Workspace, key_of
+from asnlsr.results.statistics import AT_ONCE
 from asnlsr.scenes.simulator.simulate import PHOTON_NOISE, READ_NOISE
 from asnlsr.tiles.store import open_tiles, tile_ids
 from tests.smoke_book import PAGES, ROOT, smoke_book

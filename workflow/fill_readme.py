@@ -26,9 +26,8 @@ def chapters() -> str:
         title = opening.splitlines()[0].removeprefix("# ")
         time = TIME.search(opening, opening.index("**Time**"))
         assert time is not None, f"{stem} does not say how long it takes"
-        rows.append(
-            f"| {key_of(stem).removeprefix('appendix_').upper()} | [{title}](book/{stem}.ipynb) | {aim} | {time[0]} |"
-        )
+        number = key_of(stem).removeprefix("appendix_").upper().lstrip("0")
+        rows.append(f"| {number} | [{title}](book/{stem}.ipynb) | {aim} | {time[0]} |")
     return "\n".join(rows)
 
 
