@@ -80,10 +80,9 @@ def code(*parts):
 
 
 def tiles_and_split(protocol, variant=""):
-    """Return the tiles and the split that a protocol works on; `MODEL_by=tile` changes the split."""
-    by, border = PROTOCOLS[protocol]
-    by = "tile" if variant.endswith("_by=tile") else by
-    return {"tiles": str(SPACE.tiles(border)), "split": str(SPACE.split(by))}
+    """Return the tiles and the split that a protocol works on; `MODEL_by=...` changes the split."""
+    run = Experiment.parse(f"{variant or 'bicubic'}-{protocol}-warm-s0", PRESET)
+    return {"tiles": str(SPACE.tiles(run.border)), "split": str(SPACE.split(run.by))}
 
 
 def training_arguments(variant):
@@ -94,7 +93,7 @@ def training_arguments(variant):
 
 def border_of(by):
     """Return the border with which the tiles of a split were degraded."""
-    return dict(PROTOCOLS.values())[by]
+    return dict(PROTOCOLS.values()).get(by, "scene")
 
 
 # What a training and its evaluation depend on. A run whose experiment, pixels and TRAINING_VERSION
@@ -105,7 +104,7 @@ BOOK = [*TRAINING, "*.py", "scenes/*", "tiles/*", "results/*", "notebook/**/*"]
 
 wildcard_constraints:
     border="scene|zero",
-    by="scene|tile",
+    by="scene|tile|without-.+",
     protocol="|".join(PROTOCOLS),
     recipe="warm|published",
     seed=r"\d+",

@@ -94,7 +94,9 @@ def prepare(
 def split(
     tiles: Annotated[Path, typer.Argument(help="Folder made by prepare.")],
     out: Annotated[Path, typer.Option(help="JSON file to write.")],
-    by: Annotated[Literal["scene", "tile"], typer.Option(help="No scene in two roles.")] = "scene",
+    by: Annotated[
+        str, typer.Option(help="scene, tile, or without-SCENE: that one is the test.")
+    ] = "scene",
     seed: Seed = 0,
     force: Force = False,
 ) -> None:

@@ -93,8 +93,8 @@ class Experiment:
     seed : int
         Of weights, batches and dropout.
     settings : mapping
-        Fields of `TrainingConfig` with other values, and `by` ("scene" or "tile"), another
-        split than that of the protocol.
+        Fields of `TrainingConfig` with other values, and `by` ("scene", "tile" or
+        "without-SCENE"), another split than that of the protocol.
 
     Raises
     ------
@@ -124,8 +124,8 @@ class Experiment:
         for key, known in choices.items():
             if (value := getattr(self, key)) not in known:
                 raise ValueError(f"unknown {key} {value!r}: choose one of {', '.join(known)}")
-        if self.by not in ("scene", "tile"):
-            raise ValueError(f"setting by={self.by}: a split is by scene or by tile")
+        if not re.fullmatch("scene|tile|without-.+", self.by):
+            raise ValueError(f"setting by={self.by}: a split is by scene, tile or without-SCENE")
         _ = self.config  # a setting that cannot be is told here
 
     def __hash__(self) -> int:

@@ -169,3 +169,19 @@ def test_hash_is_of_pixels_names_and_wavelengths(tiny_tiles, tmp_path):
     expected = TileSet(tiny_tiles, tmp_path).pixels_sha256
     assert hashed() == expected
     assert len({expected, *(hashed(swir2=other) for other in others)}) == 4
+
+
+def test_one_scene_is_left_out_and_no_other_role_depends_on_it(tmp_path, monkeypatch):
+    """Seven scenes: one tested, three source, two target, one validation, whatever its spectrum."""
+    names = [f"scene-{k}" for k in range(7)]
+    spectra = pd.DataFrame(np.arange(14.0).reshape(7, 2), index=names)
+    monkeypatch.setattr("asnlsr.tiles.store.open_tiles", lambda tiles, domain: None)
+    monkeypatch.setattr("asnlsr.tiles.store.tile_ids", lambda store: [f"{n}/0/0" for n in names])
+    monkeypatch.setattr("asnlsr.tiles.store._scene_spectra", lambda tiles: spectra)
+    split = make_split(tmp_path, by="without-scene-2")
+    assert split["test"] == ["scene-2/0/0"]
+    assert [len(split[role]) for role in ROLES] == [3, 2, 1, 1]
+    spectra.loc["scene-2"] = 1e6
+    assert make_split(tmp_path, by="without-scene-2") == split
+    with pytest.raises(ValueError, match="no scene park: scene-0, "):
+        make_split(tmp_path, by="without-park")

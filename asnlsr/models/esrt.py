@@ -111,6 +111,7 @@ class ChunkedAttention(nn.Module):
     def __init__(self, width: int, heads: int = 8) -> None:
         super().__init__()
         self.heads = heads
+        self.scale = (width // heads) ** -0.5  # that of the width before its reduction
         self.reduce = Pointwise(width, width // 2, bias=False)
         self.qkv = Pointwise(width // 2, 3 * width // 2, bias=False)
         self.out = Pointwise(width // 2, width)
@@ -122,7 +123,8 @@ class ChunkedAttention(nn.Module):
         parts = []
         for chunk in qkv.split(N // CHUNKS, 1):
             q, k, v = chunk.permute(2, 0, 3, 1, 4)  # (B, heads, n, 18) each
-            parts.append(F.scaled_dot_product_attention(q, k, v).transpose(1, 2))
+            attended = F.scaled_dot_product_attention(q, k, v, scale=self.scale)
+            parts.append(attended.transpose(1, 2))
         return self.out(torch.cat(parts, 1).flatten(2))  # type: ignore[no-any-return]
 
 

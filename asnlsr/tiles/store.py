@@ -24,6 +24,7 @@ from asnlsr.scenes.bands import DOMAINS
 
 DIMS = {"hr": ("y", "x"), "lr": ("y_lr", "x_lr"), "lr_x2": ("y_x2", "x_x2")}
 ROLES = ("source_train", "target_train", "val", "test")
+WITHOUT = "without-"  # a split that leaves out one scene
 _DEALS = 100
 Split = dict[str, list[str]]
 
@@ -181,11 +182,12 @@ def make_split(tiles: Path, by: str = "scene", seed: int = 0) -> Split:
     Parameters
     ----------
     tiles : Path
-    by : {"scene", "tile"}
+    by : {"scene", "tile", "without-SCENE"}
         ``scene``: of n scenes a third is for test, a sixth for validation, half of the rest
         for target training and the others for source training; of many random deals the one
         whose roles have the most equal mean spectra (rerandomisation, Morgan & Rubin 2012),
-        for else a role may hold one kind of scene only. ``tile``: random thirds as
+        for else a role may hold one kind of scene only. ``without-SCENE``: that scene alone is
+        for test, and the others are dealt without a look at it. ``tile``: random thirds as
         published; neighbours land in different roles, and ``test`` repeats ``val``, because
         the release reports its validation tiles.
     seed : int
@@ -198,7 +200,7 @@ def make_split(tiles: Path, by: str = "scene", seed: int = 0) -> Split:
     Raises
     ------
     ValueError
-        If there are too few scenes or tiles.
+        If there are too few scenes or tiles, or no SCENE.
     """
     ids = tile_ids(open_tiles(tiles, "swir1"))
     random = np.random.default_rng(seed)
@@ -211,13 +213,21 @@ def make_split(tiles: Path, by: str = "scene", seed: int = 0) -> Split:
         return split | {"test": split["val"]}
     spectra = _scene_spectra(Path(tiles))
     test, val = round(count / 3), max(1, count // 6)
+    left_out: dict[str, str] = {}
+    if by != "scene":
+        left_out = {by.removeprefix(WITHOUT): "test"}
+        if not left_out.keys() <= set(spectra.index):
+            raise ValueError(
+                f"{tiles}: no scene {by.removeprefix(WITHOUT)}: {', '.join(spectra.index)}"
+            )
+        spectra, count, test = spectra.drop([*left_out]), count - 1, 0
     target = max(1, (count - test - val) // 2)
     roles = np.repeat(ROLES, (count - test - val - target, target, val, test))
     role_of = min(
         (dict(zip(spectra.index, random.permutation(roles), strict=True)) for _ in range(_DEALS)),
         key=lambda deal: spectra.groupby(deal).mean().std().sum(),
     )
-    return _by_role({tile: role_of[scene_of(tile)] for tile in ids})
+    return _by_role({tile: (role_of | left_out)[scene_of(tile)] for tile in ids})
 
 
 def _by_role(role_of: dict[str, str]) -> Split:

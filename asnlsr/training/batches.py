@@ -194,8 +194,8 @@ class Tiles(LightningDataModule):
     batches : TrainingBatches
     source, val : Pairs
         What is learned from, and validated on: under protocol `blind` source tiles, under
-        `as-released` target tiles, with target truth. An oracle has the target tiles of role
-        `target_train`, with their truth, in place of the source tiles.
+        `as-released` target tiles, with target truth. An oracle learns in the places of the
+        source tiles, from the truth of the target range.
     both : list of Pairs
         Validation tiles of both domains where a network sees the target: low resolution only.
 
@@ -208,11 +208,11 @@ class Tiles(LightningDataModule):
     def __init__(self, experiment: Experiment, tiles: TileSet) -> None:
         super().__init__()
         model, config = spec(experiment.model), experiment.config
-        domain, role = ("swir2", "target_train") if model.oracle else ("swir1", "source_train")
+        domain = "swir2" if model.oracle else "swir1"
         # what takes no steps chooses on source tiles in either protocol
         released = experiment.protocol == "as-released" and model.takes_steps
         self.config = config
-        self.source = tiles.pairs(role, domain)
+        self.source = tiles.pairs("source_train", domain)
         self.val = tiles.pairs("val", "swir2" if released else domain)
         side = self.source.scale * self.source.lr.shape[-1]
         if config.crop > side:
