@@ -30,17 +30,16 @@ class Preset:
     crop: int  # HR pixels per training crop; 64 is the least that ESA in SNLSR accepts
     batch: int  # tiles in an optimisation step, as published
     steps: int  # optimisation steps of the networks that learn super-resolution
-    frozen_steps: int  # steps of `snlsr-frozen`: all of them are in the evidence
     warmup_steps: int  # unmixing-only steps of recipe `warm`
     log_every: int  # steps between two rows of history.csv
     tsne_pixels: int  # pixels per domain in the t-SNE figure
 
 
 PRESETS = {
-    "smoke": Preset(4, (128, 64), 64, 64, 2, 12, 4, 12, 4, 150),
-    "demo": Preset(8, (512, 256), 128, 64, 4, 1000, 60, 250, 100, 1000),
+    "smoke": Preset(4, (128, 64), 64, 64, 2, 12, 12, 4, 150),
+    "demo": Preset(8, (512, 256), 128, 64, 4, 1000, 250, 100, 1000),
     # 100 epochs of 225 batches: the number of epochs is not published, 100 is our choice.
-    "paper": Preset(6, (5809, 620), 128, 128, 4, 22_500, 22_500, 600, 225, 2000),
+    "paper": Preset(6, (5809, 620), 128, 128, 4, 22_500, 600, 225, 2000),
 }
 
 _Count = Annotated[int, Field(ge=0)]
@@ -74,6 +73,11 @@ class TrainingConfig(BaseModel):
     # What follows is ours, and off in recipe `published`.
     lr_unmixing: _Least0 = 1.0  # factor on lr, after the warm-up, for encoder and endmembers
     start: bool = False  # from the training tiles: method `start` of the network
+    # Endmembers start as pixels far apart, or as those of both domains about one common mean.
+    endmembers: Literal["apart", "pooled"] = "apart"
+    optimizer: Literal["adam", "muon"] = "adam"  # muon: for the kernels of the super-resolution
+    clip: _Least0 = 0.0  # largest norm of the gradient; 0: any
+    average: _Share = 0.0  # decay of the running mean of weights that a run ends with; 0: none
     turns: bool = False  # source tiles turned and mirrored, degraded again with the known PSF
     relight: _Share = 0.0  # largest share of the way to the spectra of a target tile
     light: _Least0 = 0.0  # spread of a random parabola over the bands that is added to z
@@ -173,7 +177,7 @@ class Experiment:
         """All numbers of the training: those of preset, recipe and network, then the settings."""
         model, sizes = spec(self.model), PRESETS[self.preset]
         values: dict[str, Any] = {
-            "steps": sizes.frozen_steps if model.frozen else sizes.steps,
+            "steps": sizes.steps,
             "warmup_steps": 0, "crop": sizes.crop, "log_every": sizes.log_every,
         }  # fmt: skip
         if self.recipe == "warm" and model.takes_steps:

@@ -7,6 +7,7 @@ import pytest
 
 from asnlsr.config import PRESETS, PROTOCOLS, RECIPES, Experiment
 from asnlsr.models.registry import MODELS
+from asnlsr.training.folder import TRAINING_VERSION
 
 RECORDED = {
     name: (run, file.parent.name.split("-")[1])
@@ -28,10 +29,9 @@ def test_recorded_runs_have_the_names_and_numbers_of_their_experiments():
         assert found.name == name
         keys = ("model", "preset", "protocol", "recipe", "seed", "setting")
         assert {key: getattr(found, key) for key in keys} == {key: run[key] for key in keys}
-        config = found.config.model_dump()
-        common = config.keys() & run["config"].keys()
-        assert {key: config[key] for key in common} == {k: run["config"][k] for k in common}, name
-        read += len(common) > 15
+        if run.get("training_version") == TRAINING_VERSION:
+            assert found.config.model_dump() == run["config"], name
+        read += 1
     assert read > 250
 
 
@@ -41,7 +41,7 @@ def test_presets_differ_in_sizes_alone(model):
     for recipe in RECIPES:
         configs = [Experiment(model, p, "blind", recipe).config.model_dump() for p in PRESETS]
         assert all({k for k in c if c[k] != configs[0][k]} <= sizes for c in configs)
-        steps = [s.frozen_steps if MODELS[model].frozen else s.steps for s in PRESETS.values()]
+        steps = [preset.steps for preset in PRESETS.values()]
         assert [config["steps"] for config in configs] == steps
         warm = recipe == "warm" and MODELS[model].unmixes and not MODELS[model].frozen
         expected = [size.warmup_steps if warm else 0 for size in PRESETS.values()]
@@ -94,7 +94,7 @@ def test_other_names_are_refused(name):
         ("bandwise", {"deblur": -1}, "setting deblur=-1"),
         ("esrt", {"warmup_steps": 4}, "esrt has no unmixing to warm up"),
         ("esrt", {"start": True}, "esrt has no start of its own"),
-        ("asnlsr", {"by": "pixel"}, "setting by=pixel: a split is by scene or by tile"),
+        ("asnlsr", {"by": "pixel"}, "setting by=pixel: a split is by scene, tile or without-SCENE"),
     ],
 )
 def test_wrong_settings_are_told_in_one_line(model, settings, message):

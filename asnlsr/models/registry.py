@@ -45,7 +45,10 @@ class ModelSpec:
 
 
 _AT_ONCE: dict[str, Any] = {"takes_steps": False, "any_bands": True, "settings": (), "seeds": 1}
-_SNLSR: dict[str, Any] = {"unmixes": True, "starts": True, "weight": 3}
+_FAST = {"optimizer": "muon", "clip": 1.0, "average": 0.99}
+_SNLSR: dict[str, Any] = {
+    "unmixes": True, "starts": True, "weight": 3, "warm": {"endmembers": "pooled"} | _FAST,
+}  # fmt: skip
 _BANDWISE: dict[str, Any] = {
     "any_bands": True, "bandwise": True, "ours": True, "settings": ("deblur",),
     "always": {"bands": 4, "deblur": 10, "best": True}, "batches": 2,  # few bands are cheap
@@ -72,7 +75,7 @@ MODELS = {
     ),
     "snlsr-frozen": ModelSpec(
         "snlsr.SNLSR", "SNLSR, frozen encoder", frozen=True, unmixes=True,
-        always={"warmup_steps": 0},
+        always={"warmup_steps": 0}, warm=_FAST,
     ),
     "snlsr": ModelSpec("snlsr.SNLSR", "SNLSR, source only", **_SNLSR),
     "snlsr-unmix": ModelSpec(
@@ -86,7 +89,7 @@ MODELS = {
     ),
     "snlsr-matched": ModelSpec(
         "snlsr.MatchedSNLSR", "SNLSR, bands matched in mean and spread",
-        target=True, control=True, **_SNLSR,
+        target=True, control=True, **_SNLSR | {"warm": _FAST},
     ),
     "asnlsr": ModelSpec(
         "asnlsr.ASNLSR", "A-SNLSR", target=True, settings=("skip", "reversal"), seeds=10,

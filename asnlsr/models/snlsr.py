@@ -190,27 +190,29 @@ class SNLSR(nn.Module):
         )
 
     @torch.no_grad()
-    def start(self, lr: Tensor, warming_up: bool) -> None:
+    def start(self, lr: Tensor, warming_up: bool, pool: Tensor | None = None) -> None:
         """Start from low-resolution training tiles, z (n, C, h, w). Ours.
 
-        Before the warm-up the unmixing starts, so that it is learnt in seconds; after it the
+        Before the warm-up the unmixing starts, so that it is learnt in seconds, its endmembers
+        as pixels of `pool` (n, C, h, w), or of the tiles themselves; after it the
         super-resolution branch, from what the warm-up has learnt.
         """
         if warming_up:
-            self._start_unmixing(self.match(lr))
+            lr = self.match(lr)
+            self._start_unmixing(lr, lr if pool is None else pool)
         else:
             self._start_super_resolution(self.match(lr))
 
-    def _start_unmixing(self: Any, lr: Tensor) -> None:
+    def _start_unmixing(self: Any, lr: Tensor, pool: Tensor) -> None:
         """Start encoder and endmembers from the data.
 
         The encoder starts as a network of single pixels (off-centre taps zero) that sees whitened
         spectra, every layer scaled to unit-variance inputs of the next (Salimans & Kingma 2016).
-        Endmembers are pixels, each the farthest from those before it, so that their hull covers
-        the data. A constant on all logits, invisible to the softmax, keeps the ReLU before it
-        from dying, which is how abundances collapse.
+        Endmembers are pixels of the pool, each the farthest from those before it, so that their
+        hull covers the data. A constant on all logits, invisible to the softmax, keeps the ReLU
+        before it from dying, which is how abundances collapse.
         """
-        pixels = lr.movedim(1, -1).flatten(0, -2)  # (n h w, C)
+        pixels = pool.movedim(1, -1).flatten(0, -2)  # (n h w, C)
         self.decoder.weight[:, :, 0, 0] = far_apart(pixels, self.decoder.in_channels).T
         x, first = lr, True
         for layer in self.encoder.layers:

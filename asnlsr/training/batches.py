@@ -21,6 +21,8 @@ from asnlsr.training.relight import Relighting
 # Random streams of a run, beside its seed. The numbers are in the records: they stay.
 SOURCE, TARGET, MIXED, CROPS, LIGHT, BANDS = range(6)
 
+POOL_SPREAD = 8.0  # see `Tiles.pooled`
+
 
 class TrainingBatches(Dataset[dict[str, Tensor]]):
     """Batch number `step` of a run, a pure function of the seed and the step.
@@ -235,6 +237,18 @@ class Tiles(LightningDataModule):
         target = self.batches.target_lr
         source = self.batches.source_lr
         return source if target is None else torch.cat([source, target])
+
+    def pooled(self) -> Tensor:
+        """All low-resolution training tiles about one common mean, their contrast enlarged.
+
+        No endmember that starts as one of these pixels belongs to a domain, and the gap between
+        the domains is small beside the spread of the endmembers.
+        """
+        target = self.batches.target_lr
+        domains = [self.batches.source_lr, *([] if target is None else [target])]
+        means = torch.stack([tiles.mean((0, 2, 3)) for tiles in domains])[:, :, None, None]
+        centred = [tiles - mean for tiles, mean in zip(domains, means, strict=True)]
+        return means.mean(0) + POOL_SPREAD * torch.cat(centred)
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches up to the next row of the history, from where the run stands."""

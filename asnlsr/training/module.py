@@ -11,14 +11,17 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from asnlsr.config import TrainingConfig
 from asnlsr.device import sent
 from asnlsr.metrics import psnr, ssim
 from asnlsr.models.registry import ModelSpec
+from asnlsr.models.snlsr import encode
 from asnlsr.training.batches import BANDS, Tiles
 from asnlsr.training.graphs import Losses, StepGraphs
 from asnlsr.training.losses import domain_labels, training_losses
+from asnlsr.training.muon import Muon, is_matrix
 
 COLLAPSED = 1e-3  # abundance_std below which the abundances are uniform and learn no more
 
@@ -56,6 +59,11 @@ class SuperResolutionTraining(pl.LightningModule):
         self.seconds = 0.0  # of training, over all resumed parts
         self._sums: dict[str, tuple[Tensor, int]] = {}
         self._graphs: StepGraphs | None = None
+        self.averaged: Any = None  # of the weights, after the warm-up
+        if config.average:
+            mean = get_ema_multi_avg_fn(config.average)
+            self.averaged = AveragedModel(network, multi_avg_fn=mean, use_buffers=True)
+            self.averaged.requires_grad_(False)
         self._since = time.perf_counter()
         if model.frozen:
             network.encoder.requires_grad_(False)
@@ -65,6 +73,12 @@ class SuperResolutionTraining(pl.LightningModule):
     def tiles(self) -> Tiles:
         """Training and validation tiles."""
         return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
+
+    @property
+    def trained(self) -> Any:  # noqa: ANN401
+        """The network that the run ends with if it ends here."""
+        averaged = self.averaged and self.averaged.n_averaged > 0
+        return self.averaged.module if averaged else self.network
 
     @property
     def warming_up(self) -> bool:
@@ -83,13 +97,19 @@ class SuperResolutionTraining(pl.LightningModule):
             floor = c.lr_min / c.lr
             return later * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * phase)))
 
-        groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+        groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
         for name, parameter in self.network.named_parameters():
             if parameter.requires_grad:
-                groups[name.startswith(("encoder", "decoder"))].append(parameter)
-        optimizer = torch.optim.Adam([{"params": group} for group in groups], lr=c.lr, fused=True)
+                unmixing = name.startswith(("encoder", "decoder"))
+                matrix = c.optimizer == "muon" and name.startswith("sr.") and is_matrix(parameter)
+                groups.setdefault((unmixing, matrix), []).append(parameter)
+        optimizer = Muon(
+            [{"params": group, "muon": matrix} for (_, matrix), group in groups.items()],
+            lr=c.lr, fused=True,
+        )  # fmt: skip
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, [factor, partial(factor, later=c.lr_unmixing)]
+            optimizer,
+            [partial(factor, later=c.lr_unmixing if unmixing else 1.0) for unmixing, _ in groups],
         )
         return {
             "optimizer": optimizer,
@@ -108,7 +128,10 @@ class SuperResolutionTraining(pl.LightningModule):
         seed = 1_000_003 * self.seed + self.global_step
         torch.manual_seed(seed)
         if self.config.start and self.global_step in {0, self.config.warmup_steps}:
-            self.network.start(self.tiles.low_resolution().to(self.device), self.warming_up)
+            lr = self.tiles.low_resolution().to(self.device)
+            pooled = self.config.endmembers == "pooled"
+            pool = [self.tiles.pooled().to(self.device)] if pooled else []
+            self.network.start(lr, self.warming_up, *pool)
         if self.global_rank:  # the starts are those of all processes, dropout its own
             torch.manual_seed(seed + (self.global_rank << 32))
 
@@ -125,6 +148,16 @@ class SuperResolutionTraining(pl.LightningModule):
             before, count = self._sums.get(key, (value.new_zeros((), dtype=torch.float64), 0))
             self._sums[key] = before + value.detach(), count + 1
         return total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip the gradient."""
+        if self.config.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+
+    def on_train_batch_end(self, *args: Any) -> None:  # noqa: ANN401
+        """Average the weights."""
+        if self.averaged and self.global_step > self.config.warmup_steps:
+            self.averaged.update_parameters(self.network)
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Compute the gradients, or take those of the graph."""
@@ -178,7 +211,7 @@ class SuperResolutionTraining(pl.LightningModule):
             row |= self._validate()
             best = max(past.get("val_ssim", -1.0) for past in [*self.history, row])
             if self.keep_best and row["val_ssim"] >= best:
-                self.best = {k: v.clone() for k, v in self.network.state_dict().items()}
+                self.best = {k: v.clone() for k, v in self.trained.state_dict().items()}
         self.history.append(row)
 
     @torch.no_grad()
@@ -186,22 +219,18 @@ class SuperResolutionTraining(pl.LightningModule):
         """PSNR and SSIM of the validation tiles; how much the abundances of the domains overlap."""
         val = self.tiles.val
         peak = val.peak
-        self.network.eval()
+        network = self.trained.eval()
         rows = []
         for lr, hr in zip(val.lr, val.hr, strict=True):
-            sr, truth = self.network(lr[None].to(self.device)).sr, hr[None].to(self.device)
+            sr, truth = network(lr[None].to(self.device)).sr, hr[None].to(self.device)
             rows.append((psnr(sr, truth, peak), ssim(sr, truth, peak)))
         quality = [_mean_of(values) for values in zip(*rows, strict=True)]
         found = dict(zip(("val_psnr", "val_ssim"), quality, strict=True))
         if self.tiles.both:
-            means = [self._mean_abundances(pairs.lr) for pairs in self.tiles.both]
+            means = [encode(network, pairs.lr).mean((0, 2, 3)) for pairs in self.tiles.both]
             found["overlap"] = float(torch.minimum(*means).sum())
         self.network.train()
         return found
-
-    def _mean_abundances(self, lr: Tensor) -> Tensor:
-        tiles = [self.network.encoder(tile[None].to(self.device)).mean((0, 2, 3)) for tile in lr]
-        return torch.stack(tiles).mean(0)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add what a resumed run needs besides weights and optimiser."""

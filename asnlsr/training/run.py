@@ -106,6 +106,7 @@ def train(
             return run.folder  # the first process writes
         if any(row.get("abundance_std", 1.0) < COLLAPSED for row in module.history[-1:]):
             warnings.warn(f"{out}: the abundances collapsed to a constant", stacklevel=2)
+        network = module.trained
         if module.best:
             network.load_state_dict(module.best)
         used = str(module.device)
