@@ -1,7 +1,7 @@
 # From scenes to the book in one command. `make help` lists the targets.
 PRESET ?= demo
 PROTOCOL ?= blind
-SEEDS ?= 10
+SEEDS ?= 5
 SCENES_NAME ?= real
 PYTHON ?= python3
 SMK = .venv/bin/python -m snakemake $(if $(CLUSTER),--profile profiles/$(CLUSTER))
@@ -78,7 +78,7 @@ clean: ## remove everything that was generated, except .venv
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 	@echo
-	@echo "Options: PRESET=smoke|demo|paper (now $(PRESET)), PROTOCOL=blind|as-released (now $(PROTOCOL)), SEEDS=1..10 of the evidence (now $(SEEDS)), SCENES_NAME=... of your own (now $(SCENES_NAME)), CLUSTER=slurm, PYTHON=python3.x"
+	@echo "Options: PRESET=smoke|demo|paper (now $(PRESET)), PROTOCOL=blind|as-released (now $(PROTOCOL)), SEEDS=1..5 of the evidence (now $(SEEDS)), SCENES_NAME=... of your own (now $(SCENES_NAME)), CLUSTER=slurm, PYTHON=python3.x"
 
 .venv/stamp: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'

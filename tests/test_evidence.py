@@ -10,7 +10,7 @@ import torch
 
 from asnlsr.config import Experiment
 from asnlsr.results.evaluate import evaluate
-from asnlsr.results.evidence import check_scenes, plan, read_results, record
+from asnlsr.results.evidence import BUDGETS, check_scenes, plan, read_results, record
 from asnlsr.tiles.store import TileSet
 from asnlsr.training.folder import load_run
 from asnlsr.training.run import train
@@ -19,43 +19,34 @@ from workflow.record_weights import export
 MODELS = ["bicubic", "esrt", "bandwise", "snlsr-frozen", "snlsr", "snlsr-unmix", "asnlsr"]
 
 
-def test_plan_has_ten_paired_seeds_in_both_recipes_and_protocols():
-    runs = Counter((r.model, r.protocol, r.recipe) for r in plan(MODELS) if not r.setting)
-    for model in ("asnlsr", "snlsr-unmix"):
-        for protocol in ("blind", "as-released"):
-            assert runs[model, protocol, "warm"] == runs[model, protocol, "published"] == 10
-    assert runs["esrt", "blind", "warm"] == runs["snlsr", "as-released", "published"] == 5
-    assert runs["bicubic", "blind", "warm"] == 1  # nothing in it is random
-    assert runs["bandwise", "blind", "warm"] == 10
-    assert runs["bandwise", "as-released", "published"] == 0  # no paper published one
-    settings = Counter((run.model, run.setting) for run in plan(MODELS) if run.setting)
-    assert settings["asnlsr", "by=tile"] == settings["snlsr-unmix", "by=tile"] == 5
-    # Is there an adversary to be seen where source tiles keep their light? As many pairs.
-    assert settings["asnlsr", "relight=0.0"] == settings["snlsr-unmix", "relight=0.0"] == 10
-    assert settings["asnlsr", "skip=false"] == settings["snlsr-frozen", "steps=1000"] == 3
-    # The strength of the adversary crosses the skip.
-    for strength in ("reversal=0.1", "reversal=1.0"):
-        assert settings["asnlsr", strength] == settings["asnlsr", f"skip=false_{strength}"] == 3
-
-
-def test_plan_has_the_claims_first_then_goes_seed_by_seed_and_blind_before_as_released():
+def test_plan_asks_of_the_adversary_first_and_pays_for_each_network_what_it_needs():
     runs = plan(MODELS)
-    claims = {(run.model, run.seed) for run in runs[:30]}
-    assert claims == {(m, s) for m in ("bandwise", "snlsr-unmix", "asnlsr") for s in range(10)}
-    assert {(run.protocol, run.recipe) for run in runs[:30]} == {("blind", "warm")}
-    main = [run for run in runs if not run.setting and run.model in MODELS]
-    assert runs[: len(main)] == main  # the ablation comes last
-    controls = [run for run in runs if run.model not in MODELS]
-    assert {run.model for run in controls} == {"snlsr-coral", "snlsr-mmd", "snlsr-matched"}
-    assert {(run.protocol, run.recipe, run.seed) for run in controls} == {
-        ("blind", "warm", seed) for seed in range(5)
-    }
-    rest = main[30:]
-    assert [run.seed for run in rest] == sorted(run.seed for run in rest)
-    first = [run.protocol for run in rest if run.seed == 0]
-    assert first == sorted(first, key=["blind", "as-released"].index)
     assert len({run.name for run in runs}) == len(runs)
+    pairs = [(model, seed) for seed in range(5) for model in ("asnlsr", "snlsr-unmix")]
+    assert [(run.model, run.seed) for run in runs[:10]] == pairs
+    assert {(run.protocol, run.recipe, run.setting) for run in runs[:10]} == {
+        ("blind", "warm", f"steps={BUDGETS['asnlsr']}")
+    }
+    seeds = Counter((run.model, run.recipe, run.setting) for run in runs)
+    assert seeds["bicubic", "warm", ""] == 1  # nothing in it is random
+    assert seeds["snlsr-mmd", "warm", f"steps={BUDGETS['snlsr-mmd']}"] == 3
+    assert seeds["esrt", "warm", f"steps={2 * BUDGETS['esrt']}"] == 1
+    for model in ("asnlsr", "snlsr-unmix"):
+        assert (
+            seeds[model, "published", "steps=8000"] == 3 * seeds[model, "published", "steps=22500"]
+        )
+        assert seeds[model, "warm", f"steps={BUDGETS[model]}_endmembers=apart"] == 5
     assert {run.seed for run in plan(MODELS, seeds=2)} == {0, 1}
+    # The steps of a short preset are its own.
+    assert {run.setting for run in plan(MODELS, "smoke") if run.model == "esrt"} == {""}
+
+
+def test_plan_leaves_out_real_scenes_one_after_the_other():
+    runs = plan(MODELS, scenes=("park", "shore"))
+    folds = Counter((run.model, run.by) for run in runs)
+    assert {by for _, by in folds} == {"without-park", "without-shore"}
+    assert folds["bicubic", "without-park"] == folds["esrt", "without-shore"] == 1
+    assert folds["asnlsr", "without-park"] == folds["bandwise", "without-shore"] == 3
 
 
 @pytest.fixture

@@ -117,16 +117,16 @@ def test_protocol_as_released_has_its_own_tiles_and_split(clone):
 
 
 def test_evidence_plans_what_is_neither_made_nor_recorded(clone):
-    """Seed 0 of the networks of the book is there; of it only the published recipe is not."""
+    """Seed 0 of the networks of the book is there; of it two settings and another recipe are not."""
     jobs = planned(clone, "evidence", seeds="1", models="bicubic snlsr-unmix")
-    # 2 protocols x 2 recipes of snlsr-unmix, 2 of bicubic, and 4 of the ablation; blind is made.
-    assert jobs["train"] == jobs["evaluate"] == 10 - 2
+    # snlsr-unmix: endmembers=apart, relight=0.0 and recipe published.
+    assert jobs["train"] == jobs["evaluate"] == 3
     snakemake("results", cwd=clone)
     recorded = json.loads((clone / "data/results/simulated-smoke/runs.json").read_text())["runs"]
     assert "snlsr-unmix-blind-warm-s0" in recorded
     shutil.rmtree(clone / SMOKE / "runs")
     jobs = planned(clone, "evidence", seeds="1", models="bicubic snlsr-unmix")
-    assert jobs["train"] == jobs["evaluate"] == 10 - 2
+    assert jobs["train"] == jobs["evaluate"] == 3
 
 
 @pytest.mark.slow
@@ -155,11 +155,11 @@ def test_chapters_open_without_recorded_results(clone, monkeypatch):
 def test_evidence_on_scenes_of_a_reader_is_not_mixed_with_that_on_others(clone):
     config = {"seeds": "1", "models": "bicubic", "dataset": "mine"}
     scenes = clone / SMOKE / "scenes"
-    assert planned(clone, "evidence", scenes_dir=str(scenes), **config)["train"] == 2
+    folds = len(list(scenes.glob("*.hdr")))
+    assert planned(clone, "evidence", scenes_dir=str(scenes), **config)["train"] == folds
     snakemake("results", cwd=clone)
     shutil.copytree(clone / "data/results/simulated-smoke", clone / "data/results/mine-smoke")
-    # Protocol as-released alone is not recorded.
-    assert planned(clone, "evidence", scenes_dir=str(scenes), **config)["train"] == 1
+    assert planned(clone, "evidence", scenes_dir=str(scenes), **config)["train"] == folds
     (tested,) = json.loads((clone / SMOKE / "split-scene.json").read_text())["test"][:1]
     tested = tested.split("/")[0]
     others = clone / "others"

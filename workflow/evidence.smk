@@ -4,28 +4,26 @@ The long computing may be cut short at any time and goes on with the next call. 
 in data/results is not computed again.
 """
 
-from asnlsr.models.registry import spec
-from asnlsr.results.evidence import SEEDS, check_scenes, plan, read_results, turn
+from asnlsr.results.evidence import SEEDS, check_scenes, plan, read_results
 
 RESULTS = Path("data/results") / SPACE.root.name
-# The ablation is one of the networks, not of the data.
-PLAN = plan(MODELS, PRESET, int(config.get("seeds", SEEDS)), ablation=DATASET == "simulated")
+# Of real scenes one after the other is left out.
+SCENES = [] if DATASET == "simulated" else sorted(Path(header).stem for header in scene_headers())
+PLAN = plan(MODELS, PRESET, int(config.get("seeds", SEEDS)), SCENES)
 RECORDED = read_results(RESULTS)
-TURNS = sorted({turn(run) for run in PLAN})
-FIRST = (len(TURNS) + 1) * 10
+FIRST = len(PLAN) + 10
+PLACES = {run.name: len(PLAN) - place for place, run in enumerate(PLAN)}
 
 
 def priority(wildcards):
-    """Return the priority of a training run: earlier in the plan and longer, higher."""
-    places = [len(TURNS) - TURNS.index(turn(run)) for run in PLAN if run.name == RUN.format(**wildcards)]
-    # The longest starts first, or the end is spent waiting for it alone.
-    return 10 * max(places, default=0) + spec(wildcards.variant.split("_")[0]).weight
+    """Return the priority of a training run: the earlier in the plan, the higher."""
+    return PLACES.get(RUN.format(**wildcards), 0)
 
 
 def missing_runs(wildcards):
     """Return the files of what is not recorded; the records have to be of the same scenes."""
     if DATASET != "simulated":
-        check_scenes(RESULTS, RECORDED, [Path(header).stem for header in scene_headers()])
+        check_scenes(RESULTS, RECORDED, SCENES)
     wanted = [run.name for run in PLAN if run.name not in RECORDED.runs]
     return [f"{SPACE.root}/runs/{name}/metrics.csv" for name in wanted]
 

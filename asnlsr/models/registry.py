@@ -39,15 +39,13 @@ class ModelSpec:
     settings: tuple[str, ...] = ("skip",)  # fields of TrainingConfig that the network takes
     always: Mapping[str, Any] = field(default_factory=dict)  # fields in both recipes
     warm: Mapping[str, Any] = field(default_factory=dict)  # fields in recipe `warm`
-    seeds: int = 5  # planned in the evidence
     control: bool = False  # runs in the evidence only, in place of the discriminator
-    weight: int = 0  # order of training times: the longest is started first
 
 
-_AT_ONCE: dict[str, Any] = {"takes_steps": False, "any_bands": True, "settings": (), "seeds": 1}
+_AT_ONCE: dict[str, Any] = {"takes_steps": False, "any_bands": True, "settings": ()}
 _FAST = {"optimizer": "muon", "clip": 1.0, "average": 0.99}
 _SNLSR: dict[str, Any] = {
-    "unmixes": True, "starts": True, "weight": 3, "warm": {"endmembers": "pooled"} | _FAST,
+    "unmixes": True, "starts": True, "warm": {"endmembers": "pooled"} | _FAST,
 }  # fmt: skip
 _BANDWISE: dict[str, Any] = {
     "any_bands": True, "bandwise": True, "ours": True, "settings": ("deblur",),
@@ -64,12 +62,12 @@ MODELS = {
     ),
     "richardson-lucy": ModelSpec("classical.RichardsonLucy", "Richardson-Lucy", **_AT_ONCE),
     "linear": ModelSpec("classical.LinearFilter", "linear filter", **_AT_ONCE),
-    "rcam": ModelSpec("rcam.RCAM", "RCAM", half=True, starts=True, warm={"lr": 1e-4}, weight=2),
-    "esrt": ModelSpec("esrt.ESRT", "ESRT", weight=1),
+    "rcam": ModelSpec("rcam.RCAM", "RCAM", half=True, starts=True, warm={"lr": 1e-4}),
+    "esrt": ModelSpec("esrt.ESRT", "ESRT"),
     "srformer": ModelSpec(
-        "srformer.SRFormer", "SRFormer", starts=True, warm={"lr": 2.5e-4}, weight=6
+        "srformer.SRFormer", "SRFormer", starts=True, warm={"lr": 2.5e-4}
     ),
-    "bandwise": ModelSpec("bandwise.Bandwise", "bandwise", seeds=10, **_BANDWISE),
+    "bandwise": ModelSpec("bandwise.Bandwise", "bandwise", **_BANDWISE),
     "bandwise-oracle": ModelSpec(
         "bandwise.Bandwise", "bandwise, target truth", oracle=True, **_BANDWISE
     ),
@@ -79,7 +77,7 @@ MODELS = {
     ),
     "snlsr": ModelSpec("snlsr.SNLSR", "SNLSR, source only", **_SNLSR),
     "snlsr-unmix": ModelSpec(
-        "snlsr.SNLSR", "SNLSR + target unmixing", target=True, seeds=10, **_SNLSR | {"weight": 4}
+        "snlsr.SNLSR", "SNLSR + target unmixing", target=True, **_SNLSR
     ),
     "snlsr-coral": ModelSpec(
         "snlsr.SNLSR", "SNLSR + CORAL", target=True, align="coral", control=True, **_SNLSR
@@ -92,8 +90,8 @@ MODELS = {
         target=True, control=True, **_SNLSR | {"warm": _FAST},
     ),
     "asnlsr": ModelSpec(
-        "asnlsr.ASNLSR", "A-SNLSR", target=True, settings=("skip", "reversal"), seeds=10,
-        **_SNLSR | {"weight": 5},
+        "asnlsr.ASNLSR", "A-SNLSR", target=True, settings=("skip", "reversal"),
+        **_SNLSR,
     ),
 }  # fmt: skip
 BEST = "bandwise"  # of those without target truth: chapters 8 and 10 of the book
