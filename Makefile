@@ -8,13 +8,17 @@ SMK = .venv/bin/python -m snakemake $(if $(CLUSTER),--profile profiles/$(CLUSTER
 CHECKED := asnlsr benchmarks tests workflow book
 SITE = build/$(PRESET)/_build/html/index.html
 
-.PHONY: all book real evidence weights results pdf readme drawings lab test bench unlock clean help
+.PHONY: all retrain book real evidence weights results pdf readme drawings lab test bench unlock clean help
 .DEFAULT_GOAL := all
 
 all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapters, site
 	@$(SMK) all --config preset=$(PRESET) protocol=$(PROTOCOL)
 	@echo; cat data/simulated-$(PRESET)/table-$(PROTOCOL).md
 	@echo; echo "The book: file://$(CURDIR)/$(SITE)"
+
+retrain: .venv/stamp ## the same with every network trained here, for PRESET's steps: shorter than the weights
+	@$(SMK) all --config preset=$(PRESET) protocol=$(PROTOCOL) retrain=1
+	@echo; cat data/simulated-$(PRESET)/table-$(PROTOCOL).md
 
 book: .venv/stamp ## only the chapters and the site, e.g. make book PRESET=smoke
 	@$(SMK) site --config preset=$(PRESET)
@@ -31,7 +35,7 @@ evidence: .venv/stamp ## many seeds of everything, for hours; stop it at any tim
 	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) evidence --keep-going --config preset=$(PRESET) seeds=$(SEEDS) dataset=$(SCENES_NAME)
 	@$(MAKE) --no-print-directory results
 
-weights: .venv/stamp ## write one trained network per system to data/weights, for readers who do not train
+weights: .venv/stamp ## write one network per system, trained to the end, to data/weights; what is not finished is named
 	@$(SMK) weights --config preset=$(PRESET)
 
 results: .venv/stamp ## record in data/results what is finished of the evidence

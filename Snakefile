@@ -1,7 +1,8 @@
 """From radiance scenes to the book: the one description of the pipeline.
 
 Settings (`snakemake --config key=value`): preset, dataset (simulated, or a name for the reader's
-ENVI scenes), scenes_dir (their folder), protocol (of the table), models, seeds (of the evidence).
+ENVI scenes), scenes_dir (their folder), protocol (of the table), models, seeds (of the evidence), retrain (use
+no weights of the repository).
 """
 
 import os
@@ -31,7 +32,7 @@ SIZES = PRESETS[PRESET]
 SEED = 0
 
 # Relative paths, so that the record of what was made stays true when the folder is moved.
-SPACE = Workspace(PRESET, DATASET, base=Path("data"))
+SPACE = Workspace(PRESET, DATASET, base=Path("data"), retrain="retrain" in config)
 BUILD = f"build/{PRESET}" if DATASET == "simulated" else f"build/{DATASET}-{PRESET}"
 TABLE = f"{SPACE.root}/table-{PROTOCOL}.md"
 SITE = f"{BUILD}/_build/html/index.html"
@@ -71,6 +72,13 @@ def tile_side():
 def of_run(model, file, protocol="blind", recipe="warm"):
     """Return a file in the folder of a training run."""
     return f"{SPACE.root}/runs/{Experiment(model, PRESET, protocol, recipe, SEED).name}/{file}"
+
+
+def measured(model, protocol):
+    """Return the metrics of a model: of weights in the repository, or of a run made here."""
+    if protocol == "blind" and SPACE.run(model).parent.name == "weights":
+        return f"{SPACE.root}/weights/{model}.csv"
+    return of_run(model, "metrics.csv", protocol)
 
 
 def code(*parts):
@@ -216,9 +224,23 @@ rule evaluate:
         " --split {input.split} --out {output}"
 
 
+rule measure_weights:
+    input:
+        code(*TRAINING, "results/evaluate.py"),
+        **tiles_and_split("blind"),
+        run="data/weights/{model}/run.json",
+    output:
+        f"{SPACE.root}/weights/{{model}}.csv",
+    message:
+        "Evaluating the weights of {wildcards.model}"
+    shell:
+        "OMP_NUM_THREADS=1 asnlsr evaluate data/weights/{wildcards.model} --tiles {input.tiles}"
+        " --split {input.split} --out {output}"
+
+
 rule metrics:
     input:
-        lambda wildcards: [of_run(model, "metrics.csv", wildcards.protocol) for model in MODELS],
+        lambda wildcards: [measured(model, wildcards.protocol) for model in MODELS],
     output:
         f"{SPACE.root}/metrics-{{protocol}}.csv",
     message:

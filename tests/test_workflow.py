@@ -117,7 +117,7 @@ def test_protocol_as_released_has_its_own_tiles_and_split(clone):
 
 
 def test_evidence_plans_what_is_neither_made_nor_recorded(clone):
-    """Seed 0 of the networks of the book is there; of it two settings and another recipe are not."""
+    """Seed 0 of the networks of the book is there; two settings and a recipe of it are not."""
     jobs = planned(clone, "evidence", seeds="1", models="bicubic snlsr-unmix")
     # snlsr-unmix: endmembers=apart, relight=0.0 and recipe published.
     assert jobs["train"] == jobs["evaluate"] == 3
@@ -278,10 +278,12 @@ def test_shipped_weights_stand_in_where_nothing_was_trained_on_the_same_scenes(t
     space = Workspace("demo", base=tmp_path)
     own = tmp_path / "simulated-demo/runs/asnlsr-blind-warm-s0"
     assert space.run("asnlsr") == own  # nothing is there
-    kept = tmp_path / "weights/asnlsr-blind-warm-s0"
+    kept = tmp_path / "weights/asnlsr"
     kept.mkdir(parents=True)
     (kept / "run.json").touch()
     assert space.run("asnlsr") == kept
+    assert space.run("asnlsr", seed=1) != kept
+    assert Workspace("demo", base=tmp_path, retrain=True).run("asnlsr") == own
     assert Workspace("smoke", base=tmp_path).run("asnlsr").parent.name == "runs"
     own.mkdir(parents=True)
     (own / "run.json").touch()

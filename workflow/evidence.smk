@@ -45,10 +45,9 @@ rule results:
 rule weights:
     input:
         list(tiles_and_split("blind").values()),
-        [of_run(model, "run.json") for model in MODELS],
     params:
         arguments=[PRESET, DATASET, *MODELS],
     message:
-        "Writing reference weights to data/weights"
+        "Writing what is trained to the end to data/weights"
     shell:
         "python workflow/record_weights.py {params.arguments}"

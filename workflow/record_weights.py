@@ -1,4 +1,4 @@
-"""Write the reference weights: `record_weights.py PRESET DATASET MODEL...`."""
+"""Write the networks trained to the end: `record_weights.py PRESET DATASET MODEL...`."""
 
 import shutil
 import sys
@@ -8,16 +8,15 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from asnlsr.config import Experiment
 from asnlsr.files import replacing
 from asnlsr.models.registry import spec
 from asnlsr.notebook.workspace import Workspace
 from asnlsr.results.evaluate import evaluate
+from asnlsr.results.evidence import trained_to_the_end
 from asnlsr.tiles.store import TileSet
 from asnlsr.training.folder import read_run
 
 WEIGHTS = Path("data/weights")
-TOO_LARGE = ("srformer",)  # half of what all weights together may take
 
 
 def export(run: Path, tiles: TileSet, out: Path) -> None:
@@ -69,12 +68,15 @@ def _card(record: dict[str, object], metrics: pd.DataFrame, tiles: int) -> str:
 
 
 def main(preset: str, dataset: str, models: list[str]) -> None:
-    """Export seed 0 of every network that is trained, and say how much it takes."""
+    """Export seed 0 of every network whose training is finished, and say how much it takes."""
     space = Workspace(preset, dataset, base=Path("data"))
     for model in models:
-        if spec(model).takes_steps and model not in TOO_LARGE:
-            run = space.root / "runs" / Experiment(model, preset).name
-            export(run, space.tile_set(), WEIGHTS / run.name)
+        if spec(model).takes_steps:
+            run = space.root / "runs" / trained_to_the_end(model, preset).name
+            if (run / "run.json").exists():
+                export(run, space.tile_set(), WEIGHTS / model)
+            else:
+                print(f"{run}: not finished")
     size = sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file())
     print(f"{WEIGHTS}: {size / 1e6:.1f} MB")
 

@@ -49,6 +49,7 @@ class Workspace:
     preset: str = "demo"
     dataset: str = "simulated"  # else a name for the ENVI scenes of a reader, "real" by default
     base: Path = ROOT / "data"
+    retrain: bool = False  # use no shipped weights
 
     @property
     def root(self) -> Path:
@@ -78,15 +79,14 @@ class Workspace:
     def run(self, model: str, recipe: str = "warm", seed: int = 0) -> Path:
         """Folder of a training run of protocol `blind`.
 
-        That of the reference weights where the workflow has not made it, so that a chapter can
-        be opened without training.
+        That of the weights in the repository, trained to the end, unless it was made here.
         """
-        name = Experiment(model, self.preset, "blind", recipe, seed).name
-        own, reference = self.root / "runs" / name, self.base / "weights" / name
-        shipped = (self.preset, self.dataset) == ("demo", "simulated")
-        if shipped and (reference / "run.json").exists() and not (own / "run.json").exists():
-            return reference
-        return own
+        own = self.root / "runs" / Experiment(model, self.preset, "blind", recipe, seed).name
+        shipped = self.base / "weights" / (model if recipe == "warm" else f"{model}-{recipe}")
+        of_these = (self.preset, self.dataset, seed) == ("demo", "simulated", 0)
+        if self.retrain or not of_these or (own / "run.json").exists():
+            return own
+        return shipped if (shipped / "run.json").exists() else own
 
     def metrics(self, protocol: str = "blind") -> Path:
         """CSV file of all test metrics of `protocol`."""
@@ -95,7 +95,7 @@ class Workspace:
     def reads(self, chapter: str, seed: int = 0, alone: bool = False) -> list[Path]:
         """Return the files that a chapter, a key of `READS`, reads apart from the package.
 
-        Where it is opened `alone`, without those that recorded results or weights stand in for.
+        Where it is opened `alone`, without those that recorded results stand in for.
         """
         recorded = sorted((self.base / "results").glob("*-demo/*"))
         found: list[Path] = []
@@ -115,10 +115,7 @@ class Workspace:
                     found.append(self.base.parent / name)
                 case name:
                     model, _, recipe = name.partition(":")
-                    run = Experiment(model, self.preset, "blind", recipe or "warm", seed)
-                    own = self.root / "runs" / run.name
-                    folder = self.run(model, recipe or "warm", seed) if alone else own
-                    found.append(folder / "run.json")
+                    found.append(self.run(model, recipe or "warm", seed) / "run.json")
         return found
 
 

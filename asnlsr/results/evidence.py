@@ -62,15 +62,16 @@ def plan(
     planned = _folds(models, scenes) if scenes else _plan([*models, *CONTROLS])
     runs = [(name, recipe, seed, texts) for name, recipe, seed, texts in planned if seed < seeds]
     asked = [run for run in runs if run[0] in models or (run[0] in CONTROLS and "asnlsr" in models)]
-    return list(dict.fromkeys(_experiment(preset, *run) for run in asked))
+    return list(dict.fromkeys(trained_to_the_end(name, preset, *rest) for name, *rest in asked))
 
 
 Planned = tuple[str, str, int, tuple[str, ...]]  # model, recipe, seed, settings
 
 
-def _experiment(
-    preset: str, name: str, recipe: str, seed: int, texts: tuple[str, ...]
+def trained_to_the_end(
+    name: str, preset: str = "demo", recipe: str = "warm", seed: int = 0, texts: Iterable[str] = ()
 ) -> Experiment:
+    """Return the run of a model with its steps in `BUDGETS`, where the preset is `demo`."""
     settings = dict(map(setting, texts))
     if preset == "demo" and spec(name).takes_steps:
         settings = {"steps": BUDGETS[name]} | settings
