@@ -138,7 +138,7 @@ if DATASET == "simulated":
 
     rule simulate:
         input:
-            code("scenes/simulator/*", "scenes/envi.py"),
+            code("scenes/simulator/*", "scenes/envi.py", "scenes/layers.py"),
         output:
             directory(SPACE.scenes),
         params:

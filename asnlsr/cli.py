@@ -48,13 +48,16 @@ def simulate(
     out: Annotated[Path, typer.Option(help="Folder for the ENVI scenes.")],
     scenes: Annotated[int, typer.Option(help="Number of scenes.", min=1)] = 6,
     size: Annotated[str, typer.Option(help="Rows x columns of a scene.")] = "512x256",
+    layers: Annotated[
+        bool, typer.Option(help="Also the scenes without noise and their material fractions.")
+    ] = True,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
     """Simulate radiance scenes of parks and buildings."""
     from asnlsr.scenes.simulator.simulate import read_size, simulate
 
-    simulate(out, scenes, read_size(size), seed, force=force)
+    simulate(out, scenes, read_size(size), seed, force=force, layers=layers)
 
 
 @app.command(epilog="Example: asnlsr fetch tiles splits --out data/published --dry-run")

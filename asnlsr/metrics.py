@@ -25,6 +25,7 @@ METRICS = {
     "mpsnr": ("MPSNR (dB)", True),
     "sam_rad_deg": ("SAM of radiance (deg)", False),
     "ergas_released": ("ERGAS as released", False),
+    "psnr_clean": ("PSNR, noise-free truth (dB)", True),  # of simulated scenes, by `evaluate`
 }
 
 

@@ -20,7 +20,10 @@ from safetensors.torch import load_file
 from asnlsr.config import PRESETS
 from asnlsr.models.registry import MODELS
 from asnlsr.notebook.workspace import Workspace, key_of
+from asnlsr.physics import gaussian_psf
 from asnlsr.results.statistics import AT_ONCE
+from asnlsr.scenes.simulator.painting import CODE
+from asnlsr.scenes.simulator.scenery import park
 from asnlsr.scenes.simulator.simulate import PHOTON_NOISE, READ_NOISE
 from asnlsr.tiles.store import open_tiles, tile_ids
 from tests.smoke_book import PAGES, ROOT, smoke_book
@@ -312,6 +315,94 @@ def mean_psnr(model: str, domain: str) -> float:
     wanted = {"model": model, "domain": domain, "metric": "psnr"}
     found = [float(row["value"]) for row in table if wanted.items() <= row.items()]
     return sum(found) / len(found)
+
+
+def test_chapter_6_toy_and_logarithm(executed):
+    """Exact without noise; pushed corners and mixed logarithms by algebra."""
+    value = glued(executed["06"])
+    assert max(value["toy_exact"], value["larger_residual"]) < 1e-9
+    assert 0 < value["toy_noisy"] < 0.02
+    # a' = 1/3 + (a - 1/3)/1.33, and a is at most 1
+    assert 0.1 < value["larger_change"] <= (1 - 1 / 3) * (1 - 1 / 1.33)
+    assert value["read_half_12"] == pytest.approx(math.log(6.5) / math.log(12))
+    assert value["read_half_small"] == pytest.approx(math.log(1.25) / math.log(1.5))
+    # a pixel of a share of 0.7 is taken for pure
+    assert 0.25 < value["mixed_error"] < 0.45
+
+
+def test_chapter_6_areas_are_those_that_were_painted(executed):
+    """The marked pixel by hand: areas of the painting under the kernel."""
+    value = glued(executed["06"])
+    canvas = park(np.random.default_rng([0, 0]), (256, 256))
+    rows, cols = (slice(4 * place - 14, 4 * place + 18) for place in (25, 33))
+    for group, names in (("wood", ["bark"]), ("foliage", ["leaf", "needle"]), ("sky", ["white"])):
+        painted = np.isin(canvas.material, [CODE[name] for name in names])
+        area = painted.reshape(256, 2, 256, 2).mean((1, 3))
+        expected = 100 * (gaussian_psf() * area[rows, cols]).sum()
+        assert value[f"pixel_{group}"] == pytest.approx(expected, abs=0.01)
+
+
+def test_chapter_6_what_its_sentences_claim(executed):
+    value = glued(executed["06"])
+    assert value["purest"] == 5
+    assert value["least_pure"] > 95
+    for material in ("sky", "path", "wood"):
+        assert value[f"geometry_r_{material}"] > 0.94
+    for material in ("foliage", "lawn"):
+        assert value[f"geometry_r_{material}"] < 0.9
+    # spectra rebuilt as well, shares worse
+    assert value["residual_learned"] < 1.1 * value["residual_geometry"]
+    for material in ("sky", "wood"):
+        assert value[f"autoencoder_rmse_{material}"] > 1.5 * value[f"geometry_rmse_{material}"]
+    assert value["sky_read"] < 0.8
+    assert value["pulled_rmse_sky"] < 0.8 * value["autoencoder_rmse_sky"]
+    # in z: the logarithm costs little, the level much
+    for material in ("foliage", "lawn", "path", "wood", "sky"):
+        here, there = (value[f"{way}_rmse_{material}"] for way in ("geometry", "log"))
+        assert there == pytest.approx(here, abs=0.02)
+    assert value["z_rmse_wood"] > value["constant_rmse_wood"]
+    assert value["z_rmse_mean"] > value["shape_rmse_mean"] + 0.03
+    assert value["level_dark"] < -0.8 < 0.8 < value["level_bright"]
+    for domain in ("swir1", "swir2"):
+        assert 0 < value[f"log_gap_{domain}"] < 0.1 * value[f"spread_{domain}"]
+    assert value["same_origin"] == 8
+    assert value["overlap_pixels"] <= value["overlap"] + 1e-6  # the mean of minima
+    assert value["overlap"] < 0.5
+
+
+def test_chapter_7_accuracies_by_the_normal_distribution(executed):
+    """Clouds have standard deviation 0.5, so that each direction has an accuracy of its own."""
+    value = glued(executed["07"])
+    assert within(value["distance_two"], 2 * (1 - 2 * upper_tail(1)), 0.1)
+    assert upper_tail(value["delta_one"] / 2) == pytest.approx(0.25)
+    # The diagonal: class 1 of the target lies at (1, -1.5), beyond the threshold.
+    diagonal = (1 + upper_tail(0.5 / math.sqrt(2) / 0.5)) / 2
+    assert within(value["plain_target"], 100 * diagonal, 6)
+    assert within(value["shift_target_0"], 100 * diagonal, 6)
+    assert value["shift_target_0.1"] < value["shift_target_0"] - 3
+    for name in ("source", "target"):  # along the first axis, classes are 2 apart
+        assert within(value[f"shift_{name}_1"], 100 * (1 - upper_tail(2)), 2.5)
+    assert within(value["shift_domain_1"], 50, 6)
+    # On the diagonal half of each class of the second target lies on the threshold.
+    assert within(value["skewed_target_0"], 75, 8)
+    assert within(value["skewed_target_1"], 50, 6)
+    assert value["skewed_source_1"] > 97
+    # Aligned features: the two errors sum to the difference of the class shares at least.
+    assert 200 - value["skewed_source_10"] - value["skewed_target_10"] > 40
+    assert value["weighted_1"] > 95
+    assert abs(value["mean_angle"]) < 10 < 40 < value["angle_0"] < 55 < value["angle_0.1"]
+
+
+def test_chapter_7_bound(executed):
+    """It holds; alignment lowers its second term, and raises the third where it hurts."""
+    value = glued(executed["07"])
+    for key in ("a0", "a1", "b0", "b1"):
+        assert value[f"error_{key}"] <= value[f"bound_{key}"]
+    for case in "ab":
+        assert value[f"half_{case}1"] < value[f"half_{case}0"] / 3
+    assert within(value["joint_a1"], 2 * upper_tail(2), 0.04)
+    assert within(value["joint_b1"], 0.5, 0.1)
+    assert value["joint_b0"] < 0.25
 
 
 def test_chapter_4_unmixing(executed):

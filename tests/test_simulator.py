@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from asnlsr.metrics import tile_metrics
-from asnlsr.physics import log_scale
+from asnlsr.physics import degrade, log_scale
 from asnlsr.scenes.bands import SWIR1, SWIR2, bin_response
 from asnlsr.scenes.envi import Scene, open_scene
+from asnlsr.scenes.layers import open_layers, twin
 from asnlsr.scenes.simulator.painting import CODE, Canvas, panel
-from asnlsr.scenes.simulator.simulate import expose, simulate
+from asnlsr.scenes.simulator.simulate import PHOTON_NOISE, READ_NOISE, expose, fractions, simulate
 from asnlsr.scenes.simulator.spectra import MATERIALS, WAVELENGTH_NM, reflectance, sunlight
 from asnlsr.tiles.prepare import prepare
 from asnlsr.tiles.store import open_tiles
@@ -115,6 +116,81 @@ def test_noise_is_read_noise_in_the_dark_and_its_variance_is_linear_in_the_signa
     np.testing.assert_allclose(measured.reshape(3, -1).mean(axis=1), levels, rtol=1e-3)
 
 
+def test_the_twin_is_the_scene_without_its_noise(small: list[Scene]) -> None:
+    """What is left over has mean 0 and, in every range of radiance, the variance of the sensor."""
+    for scene in small:
+        clean = open_scene(twin(scene.hdr)).read_rows(0, scene.rows)
+        noise = (scene.read_rows(0, scene.rows) - clean) / np.sqrt(
+            READ_NOISE**2 + PHOTON_NOISE * clean
+        )
+        for low, high in ((0.001, 0.01), (0.01, 0.03), (0.03, 0.1)):  # no end is clipped
+            inside = noise[(clean >= low) & (clean < high)]
+            assert inside.size > 1000
+            assert abs(inside.mean()) < 4 / np.sqrt(inside.size)
+            assert inside.var() == pytest.approx(1, abs=6 * np.sqrt(2 / inside.size))
+
+
+def test_fractions_are_the_painted_areas() -> None:
+    canvas = Canvas.blank(np.random.default_rng(0), (4, 4))  # 8 x 8 quarters, all sky
+    panel(canvas, (1, 8, 0, 3), "brick", 0.5, 0.5, 0.5)  # rows 1 to 7, columns 0 to 2
+    quarters = fractions(canvas)
+    assert (quarters.sum(axis=2) == 4).all()
+    brick = np.outer([1, 2, 2, 2], [2, 1, 0, 0])
+    np.testing.assert_array_equal(quarters[..., CODE["brick"]], brick)
+    np.testing.assert_array_equal(quarters[..., CODE["white"]], 4 - brick)
+
+
+def test_scenes_are_the_same_bytes_without_layers(small: list[Scene], tmp_path: Path) -> None:
+    plain = simulate(tmp_path, 2, SMALL, progress=False, layers=False)
+    assert not (tmp_path / "layers").exists()
+    for hdr, scene in zip(plain, small, strict=True):
+        assert hdr.with_suffix(".img").read_bytes() == scene.img.read_bytes()
+
+
+@pytest.mark.parametrize("border", ["scene", "zero"])
+def test_tiles_carry_layers_beside_unchanged_pixels(
+    small: list[Scene], tmp_path: Path, border: str
+) -> None:
+    plain = simulate(tmp_path / "scenes", 2, SMALL, progress=False, layers=False)
+    settings = {"tile": 32, "border": border, "progress": False}
+    prepare(plain, tmp_path / "plain", **settings)
+    prepare([scene.hdr for scene in small], tmp_path / "layered", **settings)
+    for domain in ("swir1", "swir2"):
+        without, tiles = (open_tiles(tmp_path / name, domain) for name in ("plain", "layered"))
+        for name in ("hr", "lr", "lr_x2"):
+            np.testing.assert_array_equal(without[name], tiles[name])
+        assert not {"clean", "fractions"} & set(without)
+        np.testing.assert_allclose(tiles["fractions"].sum("material"), 1, atol=1e-5)
+        assert float(tiles["fractions"].min()) > -1e-6
+        assert list(tiles["material"].values) == list(MATERIALS)
+        # 30 bands average about 3 channels: half the noise of one, and that is small
+        assert abs(float((tiles["hr"] - tiles["clean"]).mean())) < 1e-5
+        assert 0 < float((tiles["hr"] - tiles["clean"]).std()) < 2 * READ_NOISE + 0.002
+
+
+def test_fractions_of_a_coarse_pixel_are_blurred_like_its_light(
+    small: list[Scene], tmp_path: Path
+) -> None:
+    prepare([small[0].hdr], tmp_path, tile=32, progress=False)
+    layers = open_layers(small[0])
+    assert layers is not None
+    fine = torch.from_numpy(layers[1].read_rows(0, SMALL[0]))
+    tile = open_tiles(tmp_path, "swir1")["fractions"].values[0]
+    np.testing.assert_allclose(tile, degrade(fine)[:, :8, :8], atol=1e-6)
+
+
+def test_layers_of_another_scene_are_refused(tmp_path: Path) -> None:
+    (hdr,) = simulate(tmp_path / "a", 1, SMALL, progress=False)
+    (other,) = simulate(tmp_path / "b", 1, (32, 48), progress=False, layers=False)
+    for suffix in (".hdr", ".img"):
+        hdr.with_suffix(suffix).write_bytes(other.with_suffix(suffix).read_bytes())
+    with pytest.raises(ValueError, match=r"not of the size of .*park-0\.hdr"):
+        prepare([hdr], tmp_path / "tiles", tile=32, progress=False)
+    twin(hdr).with_suffix(".npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="damaged"):
+        prepare([hdr], tmp_path / "tiles", tile=32, progress=False)
+
+
 def test_bricks_end_at_the_edge_of_the_picture() -> None:
     canvas = Canvas.blank(np.random.default_rng(0), (16, 16))
     panel(canvas, (4, 50, -5, 40), "brick", 0.5, 0.5, 0.5, course=(4, 8))
@@ -138,7 +214,7 @@ def test_earlier_scenes_are_replaced_only_by_force_and_never_mixed(tmp_path: Pat
     simulate(tmp_path, 1, SMALL, seed=2, progress=False, force=True)
     assert first.with_suffix(".img").read_bytes() != before
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "notes.txt", "park-0.hdr", "park-0.img"
+        "layers", "notes.txt", "park-0.hdr", "park-0.img"
     ]  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 import asnlsr.models
 from asnlsr.models.registry import MODELS, ModelSpec, build
-from asnlsr.results.evaluate import KEYS, evaluate
+from asnlsr.results.evaluate import KEYS, evaluate, predict
 from asnlsr.results.statistics import AT_ONCE
 from asnlsr.results.tables import render, results_table
 from asnlsr.tiles.store import Pairs, TileSet, open_tiles
@@ -296,10 +296,11 @@ def test_folder_without_a_run_is_named(tmp_path, tiny_set):
 
 @pytest.fixture(scope="module")
 def poisoned(tiny_set, tmp_path_factory):
-    """Return the tiny tiles with NaN in place of every target high-resolution value."""
+    """Return the tiny tiles with NaN for all target truth, with noise or without."""
 
     def poison(store):
         store["hr"][:] = np.nan
+        store["clean"] = store["hr"]
 
     folder = tmp_path_factory.mktemp("poisoned")
     return TileSet(changed_tiles(tiny_set.folder, folder, "swir2", poison), tiny_set.split)
@@ -343,6 +344,7 @@ def test_only_as_released_looks_at_target_truth(run, poisoned, protocol, monkeyp
         assert val.empty  # its validation is the target truth, all NaN here
         assert truth == set(poisoned.roles["val"])
     assert not {tile for _, _, tile in seen} & set(poisoned.roles["test"])
+    assert "clean" not in {field for _, field, _ in seen}
 
 
 # From runs to a table
@@ -367,6 +369,24 @@ def test_evaluation_measures_both_domains_and_makes_a_table(run, tiny_set):
     assert text.index("bicubic") < text.index("A-SNLSR")  # order of the registry
     assert f"{expected:.2f}" in text
     assert "\\begin{tabular}" in render(table, "latex")
+
+
+def test_evaluation_also_measures_against_truth_without_noise(run, tiny_set, tmp_path):
+    """Where tiles have it, in their domain, with the peak of the other truth."""
+
+    def know(store):
+        store["clean"] = (1.2 * store["hr"]).astype("float16")
+
+    known = TileSet(changed_tiles(tiny_set.folder, tmp_path, "swir2", know), tiny_set.split)
+    metrics = evaluate([run("bicubic")], known, progress=False)
+    found = metrics[metrics["metric"] == "psnr_clean"]
+    assert set(found["domain"]) == {"swir2"}
+    pairs = known.pairs("test", "swir2")
+    sr = predict(load_run(run("bicubic"))[0], pairs.lr).numpy()
+    hr = pairs.hr.numpy()
+    clean = hr + np.log(1.2) / np.log(2e4)  # a factor in radiance is a constant in z
+    mse = ((sr - clean) ** 2).mean((1, 2, 3))
+    assert found["value"].tolist() == pytest.approx(10 * np.log10(np.ptp(hr) ** 2 / mse), abs=0.01)
 
 
 def test_evaluation_warns_of_a_split_or_pixels_that_are_not_the_run_s(

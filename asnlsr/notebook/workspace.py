@@ -27,6 +27,8 @@ READS = {
     "03": "tiles data/paper/table1.csv",
     "04": "tiles bicubic bicubic-centred back-projection richardson-lucy linear asnlsr metrics",
     "05": "tiles bicubic rcam esrt srformer metrics",
+    "06": "",
+    "07": "",
     "08": "tiles bicubic snlsr-frozen snlsr snlsr-unmix asnlsr asnlsr:published metrics",
     "09": "tiles snlsr-unmix asnlsr recorded",
     "10": "tiles bicubic richardson-lucy esrt asnlsr bandwise bandwise-oracle metrics recorded",

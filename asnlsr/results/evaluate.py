@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from asnlsr.device import Device, device_of, float32_products
-from asnlsr.metrics import domain_distances, tile_metrics
+from asnlsr.metrics import domain_distances, psnr, tile_metrics
 from asnlsr.models.registry import spec
 from asnlsr.models.snlsr import encode
 from asnlsr.scenes.bands import DOMAINS
@@ -59,7 +59,8 @@ def evaluate(
     Returns
     -------
     DataFrame
-        Columns `KEYS`, `metric`, `value`; a row per run, domain, tile and metric. The rows of
+        Columns `KEYS`, `metric`, `value`; a row per run, domain, tile and metric, `psnr_clean`
+        where the tiles know their truth without noise. The rows of
         `metrics.domain_distances` have the domain "both" and an empty scene and tile.
 
     Raises
@@ -114,10 +115,13 @@ def _check(run: Path, record: dict[str, Any], tiles: TileSet, scale: int) -> Non
 
 def _tile_rows(sr: Tensor, pairs: Pairs, device: torch.device) -> Iterator[dict[str, Any]]:
     """Yield every metric of every tile."""
-    peak = pairs.peak
+    peak, clean = pairs.peak, pairs.clean
     for n, name in enumerate(pairs.ids):
         estimate, truth = (z[n : n + 1].to(device) for z in (sr, pairs.hr))
         values = tile_metrics(estimate, truth, peak, pairs.scale)
+        if clean is not None:
+            noise_free = clean[n : n + 1].to(device)
+            values["psnr_clean"] = psnr(estimate, noise_free, peak)
         for metric, value in values.items():
             place = {"scene": scene_of(name), "tile": name}
             yield place | {"metric": metric, "value": float(value)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
@@ -18,7 +18,8 @@ from asnlsr.files import keep, remove, scratch, sha256
 from asnlsr.physics import SIZE, degrade, gaussian_psf, halo
 from asnlsr.scenes.bands import BANDS, DOMAINS, BinnedScene
 from asnlsr.scenes.envi import open_scene
-from asnlsr.tiles.store import DIMS
+from asnlsr.scenes.layers import open_layers
+from asnlsr.tiles.store import DIMS, LAYERS
 
 LEAST = 16  # pixels of a tile: the window of SSIM is 11 wide
 _REACH = SIZE // 2  # the kernel reaches no further out of a tile, whatever the scale
@@ -38,6 +39,7 @@ class _TiledScene(BinnedScene):
         super().__init__(open_scene(hdr))
         self.row0 = tile_origins(self.scene.rows, tile)
         self.col0 = tile_origins(self.scene.cols, tile)
+        self.layers = open_layers(self.scene)
 
     def provenance(self) -> dict[str, Any]:
         scene = self.scene
@@ -73,7 +75,9 @@ def prepare(
     """Cut scenes into tiles of both domains: ``out/swir1.zarr`` and ``out/swir2.zarr``.
 
     Streams the scenes by blocks of rows. Negative radiance is clipped to 0; its count goes to
-    the log and into the attributes.
+    the log and into the attributes. Where all scenes have the layers of the simulator, the tiles
+    get them too: ``clean``, and ``fractions`` averaged by the point spread function, as the
+    low-resolution pixels see them.
 
     Parameters
     ----------
@@ -107,18 +111,20 @@ def prepare(
     recipe = _Recipe(tile, scale, border)
     sources = [_TiledScene(Path(hdr), tile) for hdr in scenes]
     _check_scenes(sources, tile)
+    layers = [source.layers for source in sources if source.layers]
+    materials = layers[0][1].materials if len(layers) == len(sources) else []
     places = [(s.scene.name, row, col) for s in sources for row in s.row0 for col in s.col0]
     with new_tiles(Path(out), force=force) as stage:
         stores = []
         for n, domain in enumerate(DOMAINS):
             nm = sources[0].centres_nm[n * BANDS : (n + 1) * BANDS]
             attrs = recipe._asdict() | {"domain": domain, "psf": gaussian_psf().tolist()}
-            stores.append(create_store(stage / f"{domain}.zarr", places, nm, attrs))
+            stores.append(create_store(stage / f"{domain}.zarr", places, nm, attrs, materials))
         strips = sum(len(source.row0) for source in sources)
         with tqdm(total=strips, unit="strip", desc="prepare", disable=not progress) as bar:
             first = 0
             for source in sources:
-                first = _cut(source, recipe, stores, first, bar)
+                first = _cut(source, recipe, stores, first, bar, bool(materials))
         for store in stores:
             store.attrs["scenes"] = [source.provenance() for source in sources]
     for source in sources:
@@ -163,24 +169,33 @@ def create_store(
     places: Sequence[tuple[str, int, int]],
     wavelength_nm: NDArray[np.float64],
     attrs: dict[str, Any],
+    materials: Sequence[str] = (),
 ) -> zarr.Group:
-    """Create the zarr of a domain: coordinates and attributes filled in, arrays still empty."""
+    """Create the zarr of a domain: coordinates and attributes filled in, arrays still empty.
+
+    With the layers of a simulated scene if there are `materials`.
+    """
     names = ("scene", "row0", "col0")
     columns = map(np.array, zip(*places, strict=True))
     coords = {name: ("tile", column) for name, column in zip(names, columns, strict=True)}
     coords["wavelength_nm"] = ("band", wavelength_nm)
+    if materials:
+        coords["material"] = ("material", np.array(materials))
     xr.Dataset(coords=coords, attrs=attrs).to_zarr(path, zarr_format=2, consolidated=False)
     store = zarr.open_group(path, mode="r+", zarr_format=2)
-    for name, dims in DIMS.items():
-        side = attrs["tile"] // {"hr": 1, "lr": attrs["scale"], "lr_x2": 2}[name]
+    lengths = {"band": BANDS, "y": attrs["tile"], "y_lr": attrs["tile"] // attrs["scale"]}
+    lengths |= {"y_x2": attrs["tile"] // 2, "material": len(materials)}
+    arrays = {name: ("band", *dims) for name, dims in DIMS.items()}
+    for name, dims in (arrays | (LAYERS if materials else {})).items():
+        shape = lengths[dims[0]], lengths[dims[1]], lengths[dims[1]]
         store.create_array(
             name,
-            shape=(len(places), BANDS, side, side),
-            chunks=(1, BANDS, side, side),
-            dtype="float32",
+            shape=(len(places), *shape),
+            chunks=(1, *shape),
+            dtype="float16" if name == "clean" else "float32",  # half: 1e-4 of the radiance
             fill_value=None,  # xarray would read a fill value of 0 as missing
             compressors=None,  # sensor noise does not compress
-            attributes={"_ARRAY_DIMENSIONS": ["tile", "band", *dims]},
+            attributes={"_ARRAY_DIMENSIONS": ["tile", *dims]},
         )
     return store
 
@@ -191,31 +206,43 @@ def _cut(
     stores: Sequence[zarr.Group],
     first: int,
     bar: tqdm[NoReturn],
+    with_layers: bool,
 ) -> int:
     """Write the tiles of a scene, numbered from ``first`` on; return the number after the last."""
-    for strip in source.strips(source.row0, recipe.tile, _REACH):
-        for name, cut in _pairs(strip, source.col0, recipe).items():
-            for store, bands in zip(stores, np.split(cut, 2, axis=1), strict=True):
-                store[name][first : first + len(bands)] = bands  # type: ignore[index]
+    bands = [source, *((source.layers or ()) if with_layers else ())]
+    for strips in zip(*(b.strips(source.row0, recipe.tile, _REACH) for b in bands), strict=True):
+        cuts = _pairs(strips[0], source.col0, recipe)
+        halves = {name: np.split(cut, 2, axis=1) for name, cut in cuts.items()}
+        if with_layers:
+            (clean,) = _pairs(strips[1], source.col0, recipe, ["hr"]).values()
+            whole = recipe._replace(border="scene")  # zeros around would take from the sum
+            (shares,) = _pairs(strips[2], source.col0, whole, ["lr"]).values()
+            halves |= {"clean": np.split(clean, 2, axis=1), "fractions": [shares, shares]}
+        for name, half in halves.items():
+            for store, cut in zip(stores, half, strict=True):
+                store[name][first : first + len(cut)] = cut  # type: ignore[index]
         first += len(source.col0)
         bar.update()
     return first
 
 
 def _pairs(
-    strip: NDArray[np.float32], col0: Sequence[int], recipe: _Recipe
+    strip: NDArray[np.float32], col0: Sequence[int], recipe: _Recipe, names: Iterable[str] = DIMS
 ) -> dict[str, NDArray[np.float32]]:
-    """Cut a strip into tiles and their degraded twins, each (tiles, 2 * BANDS, side, side)."""
+    """Cut a strip into tiles and their degraded twins, each (tiles, bands, side, side)."""
     wide = recipe.tile + 2 * _REACH
     windows = torch.from_numpy(np.concatenate([strip[..., col : col + wide] for col in col0]))
     hr = windows[:, _REACH:-_REACH, _REACH:-_REACH]
 
     def low(scale: int) -> torch.Tensor:
+        if scale == 1:
+            return hr
         if recipe.border == "zero":
             return degrade(hr, scale, "zero")
         before, after = halo(scale)
         inner = slice(_REACH - before, _REACH + recipe.tile + after)
         return degrade(windows[:, inner, inner], scale, "open")
 
-    cuts = {"hr": hr, "lr": low(recipe.scale), "lr_x2": low(2)}
+    scales = {"hr": 1, "lr": recipe.scale, "lr_x2": 2}
+    cuts = {name: low(scales[name]) for name in names}
     return {name: cut.reshape(len(col0), -1, *cut.shape[1:]).numpy() for name, cut in cuts.items()}

@@ -23,6 +23,8 @@ from asnlsr.physics import log_scale
 from asnlsr.scenes.bands import DOMAINS
 
 DIMS = {"hr": ("y", "x"), "lr": ("y_lr", "x_lr"), "lr_x2": ("y_x2", "x_x2")}
+# Of simulated scenes only, and never for training.
+LAYERS = {"clean": ("band", "y", "x"), "fractions": ("material", "y_lr", "x_lr")}
 ROLES = ("source_train", "target_train", "val", "test")
 WITHOUT = "without-"  # a split that leaves out one scene
 _DEALS = 100
@@ -42,8 +44,10 @@ def open_tiles(tiles: Path, domain: str) -> xr.Dataset:
     -------
     Dataset
         ``hr`` (tile, band, y, x), ``lr`` (tile, band, y_lr, x_lr) and ``lr_x2``
-        (tile, band, y_x2, x_x2), float32 radiance; coordinates ``scene``, ``row0``, ``col0``
-        (tile) and ``wavelength_nm`` (band); the recipe and the scenes as attributes.
+        (tile, band, y_x2, x_x2), float32 radiance; of simulated scenes also ``clean``, ``hr``
+        without noise, and ``fractions`` (tile, material, y_lr, x_lr), areas; coordinates
+        ``scene``, ``row0``, ``col0`` (tile), ``wavelength_nm`` (band) and ``material``; the recipe
+        and the scenes as attributes.
 
     Raises
     ------
@@ -107,6 +111,11 @@ class Pairs:
         return self._z("lr_x2")
 
     @property
+    def clean(self) -> Tensor | None:
+        """Truth without the noise of the sensor, of simulated scenes: z (n, C, r h, r w)."""
+        return self._z("clean") if "clean" in self._store else None
+
+    @property
     def peak(self) -> float:
         """Largest less smallest true z, against which PSNR is measured."""
         return float(self.hr.max() - self.hr.min())
@@ -117,7 +126,7 @@ class Pairs:
         return [scene_of(name) for name in self.ids]
 
     def _z(self, name: str) -> Tensor:
-        return torch.from_numpy(log_scale(self._store[name].to_numpy()))
+        return torch.from_numpy(log_scale(self._store[name].to_numpy().astype(np.float32)))
 
 
 @dataclass(frozen=True)

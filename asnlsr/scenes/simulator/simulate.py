@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
-from asnlsr.files import keep
+from asnlsr.files import keep, remove, replacing
 from asnlsr.scenes.envi import write_scene
+from asnlsr.scenes.layers import FOLDER, twin
 from asnlsr.scenes.simulator.painting import CODE, Canvas
 from asnlsr.scenes.simulator.scenery import buildings, park
 from asnlsr.scenes.simulator.spectra import MATERIALS, WAVELENGTH_NM, Array, reflectance, sunlight
@@ -62,8 +64,23 @@ def mix(canvas: Canvas) -> tuple[Array, Array]:
     return mixture, np.array(endmembers, np.float32)
 
 
-def expose(rng: np.random.Generator, weights: Array, endmembers: Array) -> Iterator[Array]:
+def fractions(canvas: Canvas) -> NDArray[np.uint8]:
+    """Count the quarters of every scene pixel that a material covers: (rows, cols, materials)."""
+    rows, cols = canvas.material.shape
+    cells = canvas.material.reshape(rows // 2, 2, cols // 2, 2)
+    counts = [np.count_nonzero(cells == CODE[name], axis=(1, 3)) for name in MATERIALS]
+    return np.stack(counts, -1).astype(np.uint8)
+
+
+def expose(rng: np.random.Generator | None, weights: Array, endmembers: Array) -> Iterator[Array]:
     """Yield blocks of rows of measured radiance: the mixture, photon noise and read noise.
+
+    Parameters
+    ----------
+    rng : Generator or None
+        Of the noise; None: a sensor without noise.
+    weights, endmembers
+        As `mix` returns them.
 
     Yields
     ------
@@ -72,9 +89,10 @@ def expose(rng: np.random.Generator, weights: Array, endmembers: Array) -> Itera
     """
     for row in range(0, len(weights), BLOCK_ROWS):
         radiance = weights[row : row + BLOCK_ROWS] @ endmembers
-        noise = rng.standard_normal(radiance.shape, np.float32)
-        noise *= np.sqrt(READ_NOISE**2 + PHOTON_NOISE * radiance)
-        yield np.clip(radiance + noise, 0, FULL_WELL)
+        if rng is not None:
+            noise = rng.standard_normal(radiance.shape, np.float32)
+            radiance += noise * np.sqrt(READ_NOISE**2 + PHOTON_NOISE * radiance)
+        yield np.clip(radiance, 0, FULL_WELL)
 
 
 def read_size(text: str) -> tuple[int, int]:
@@ -92,6 +110,7 @@ def simulate(
     seed: int = 0,
     progress: bool = True,
     force: bool = False,
+    layers: bool = True,
 ) -> list[Path]:
     """Write simulated scenes as ENVI radiance, named ``park-0``, ``buildings-1``, ...
 
@@ -109,6 +128,9 @@ def simulate(
         Show a progress bar.
     force : bool
         Replace the scenes of an earlier call; other files stay.
+    layers : bool
+        Also write, in the folder `layers`, what evaluation alone may know: the scene without noise
+        (ENVI), and the quarters of every pixel that each material covers (``.npz``).
 
     Returns
     -------
@@ -135,18 +157,22 @@ def simulate(
         for old in out.glob(f"{kind}-[0-9]*.hdr"):
             old.unlink()
             old.with_suffix(".img").unlink(missing_ok=True)
+    remove(out / FOLDER)
     pairs = list(zip(kinds, headers, strict=True))
     for number, (kind, header) in enumerate(
         tqdm(pairs, desc="simulate", unit="scene", disable=not progress)
     ):
         rng = np.random.default_rng([seed, number])
-        weights, endmembers = mix((park if kind == "park" else buildings)(rng, size))
+        canvas = (park if kind == "park" else buildings)(rng, size)
+        weights, endmembers = mix(canvas)
+        shape, about = (*size, WAVELENGTH_NM.size), f"simulated {kind}, seed {seed}"
+        about += "; radiance, W m-2 sr-1 nm-1"
         blocks = expose(rng, weights, endmembers)
-        write_scene(
-            header,
-            blocks,
-            (*size, WAVELENGTH_NM.size),
-            WAVELENGTH_NM,
-            description=f"simulated {kind}, seed {seed}; radiance, W m-2 sr-1 nm-1",
-        )
+        write_scene(header, blocks, shape, WAVELENGTH_NM, description=about)
+        if layers:
+            clean = expose(None, weights, endmembers)
+            about = f"without noise: {about}"
+            write_scene(twin(header), clean, shape, WAVELENGTH_NM, description=about)
+            with replacing(twin(header).with_suffix(".npz")) as new, new.open("wb") as file:
+                np.savez_compressed(file, quarters=fractions(canvas), materials=list(MATERIALS))
     return headers
