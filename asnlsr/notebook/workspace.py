@@ -29,7 +29,7 @@ READS = {
     "05": "tiles bicubic rcam esrt srformer metrics",
     "06": "",
     "07": "",
-    "08": "tiles bicubic snlsr-frozen snlsr snlsr-unmix asnlsr asnlsr:published metrics",
+    "08": "tiles asnlsr",
     "09": "tiles snlsr-unmix asnlsr recorded",
     "10": "tiles bicubic richardson-lucy esrt asnlsr bandwise bandwise-oracle metrics recorded",
     "11": "tiles metrics? asnlsr:published? data/paper/table1.csv recorded",
