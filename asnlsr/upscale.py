@@ -238,7 +238,7 @@ def _header_fields(bands: SceneBands, run: Path, record: dict[str, Any]) -> dict
     fields = resampled_fields(scene, scale, finer=True)
     fields["description"] = (
         f"{scene.name} enlarged by {scale} with {spec(record['model']).label} "
-        f"(run {run.resolve().name}, asnlsr {version('asnlsr')}); radiance, W m-2 sr-1 nm-1"
+        f"(run {run.resolve().name}, asnlsr {version('asnlsr')}); {scene.quantity}"
     )
     if bands.fwhm_nm is not None:
         fields["fwhm"] = [f"{value:.10g}" for value in bands.fwhm_nm]

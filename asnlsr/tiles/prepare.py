@@ -126,7 +126,7 @@ def prepare(
 
 
 def _check_scenes(sources: Sequence[_TiledScene], tile: int) -> None:
-    """Refuse scenes that are too small, of one name or with bands at different wavelengths."""
+    """Refuse scenes too small, of one name, of other quantities or with bands elsewhere."""
     names, centres_nm = set(), sources[0].centres_nm
     for source in sources:
         scene = source.scene
@@ -136,11 +136,15 @@ def _check_scenes(sources: Sequence[_TiledScene], tile: int) -> None:
         if scene.name in names:
             raise ValueError(f"{scene.hdr}: two scenes of this name; rename one of them")
         names.add(scene.name)
+        if scene.quantity != (first := sources[0].scene).quantity:
+            raise ValueError(
+                f"{scene.hdr}: {scene.quantity}, {first.hdr}: {first.quantity}; "
+                "prepare the two apart"
+            )
         shift = np.abs(source.centres_nm - centres_nm).max()
         if shift > np.diff(centres_nm).min() / 2:
-            first = sources[0].scene.hdr
             raise ValueError(
-                f"{scene.hdr}: bands {shift:.1f} nm off {first}; prepare the two apart"
+                f"{scene.hdr}: bands {shift:.1f} nm off {first.hdr}; prepare the two apart"
             )
 
 
