@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
 from asnlsr.config import setting
 from asnlsr.scenes.bands import DOMAINS
@@ -357,6 +358,38 @@ def test_train_evaluate_table(asnlsr, tiny_tiles, tiny_split, tmp_path):
     assert f"{psnr:.2f}" in out
     assert asnlsr("table", metrics, "--domain", "swir1")[1] != out
     assert "\\begin{tabular}" in asnlsr("table", metrics, "--format", "latex")[1]
+
+
+def test_training_that_diverges_leaves_no_run(asnlsr, tiny_tiles, tiny_split, tmp_path):
+    """Whether the loss or only the last weights are not finite; the same command says it again."""
+    for log_every in (1, 4):
+        run = tmp_path / f"run{log_every}"
+        settings = ["lr=1e30", "steps=4", f"log_every={log_every}", "batch=2"]
+        options = [word for setting in settings for word in ("--set", setting)]
+        for _ in range(2):
+            result = run_train(asnlsr, tiny_tiles, tiny_split, run, "esrt", *options)
+            assert_refused(result, "diverged")
+        assert not {path.name for path in run.iterdir()} & {"run.json", "weights.safetensors"}
+
+
+def test_nan_is_accepted_nowhere(asnlsr, tiny_scenes, tiny_tiles, tiny_split, tmp_path):
+    run, metrics = tmp_path / "run", tmp_path / "m.csv"
+    options = ("--set", "steps=1", "--set", "batch=2")
+    assert run_train(asnlsr, tiny_tiles, tiny_split, run, "esrt", *options)[0] == 0
+    files = ["--tiles", tiny_tiles, "--split", tiny_split]
+    assert asnlsr("evaluate", run, *files, "--out", metrics)[0] == 0
+    rows = pd.read_csv(metrics)
+    rows.loc[3, "value"] = np.nan
+    rows.to_csv(metrics, index=False)
+    assert_refused(asnlsr("table", metrics), "m.csv", "1 values are NaN")
+    weights = load_file(run / "weights.safetensors")
+    next(iter(weights.values())).view(-1)[0] = np.inf
+    save_file(weights, run / "weights.safetensors")
+    result = asnlsr("evaluate", run, *files, "--out", tmp_path / "n.csv")
+    assert_refused(result, "weights.safetensors", "not finite")
+    result = asnlsr("upscale", tiny_scenes[0], "--run", run, "--out", tmp_path / "hr.hdr")
+    assert_refused(result, "weights.safetensors", "not finite")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.csv", "run"]
 
 
 def test_best_is_a_method_without_target_truth(asnlsr, tiny_tiles, tiny_split, tmp_path):

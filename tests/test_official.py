@@ -144,6 +144,7 @@ STEM = "upsample_subnets.0.pre_db.0.bias"
         (lambda w: w.update(more=torch.zeros(1)), ["1 not known", "more"]),
         (lambda w: w.update({STEM: torch.zeros(65)}), ["1 of another shape", STEM]),
         (lambda w: w.update({STEM: 1.0}), ["1 of another shape", STEM]),
+        (lambda w: w.update({STEM: w[STEM] / 0}), ["not finite", STEM]),
         (lambda w: w.clear(), ["missing", "upsample_subnets.0.pre_db.0.weight"]),
     ],
 )

@@ -30,7 +30,7 @@ def read_fields(hdr: Path) -> dict[str, Any]:
             place = _closing(text, place, f"{hdr}: {key}")
             value = text[match.end() : place].strip()
             if key != "description":
-                items = re.sub(r";[^\n]*", "", value).rstrip(", \n").split(",")
+                items = re.sub(r";[^\n]*", "", value).rstrip(", \t\n").split(",")
                 value = [item.strip() for item in items]
         if header.setdefault(key, value) != value:
             raise ValueError(f"{hdr}: {key} stands there twice; remove the wrong one")

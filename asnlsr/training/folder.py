@@ -9,6 +9,7 @@ import re
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -18,7 +19,7 @@ from typing import Any
 import pandas as pd
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from asnlsr.config import Experiment
 from asnlsr.device import Device, device_of
@@ -92,7 +93,14 @@ class RunFolder:
     def finish(
         self, network: nn.Module, history: pd.DataFrame, seconds: float, device: str
     ) -> None:
-        """Write weights, history and, last, `run.json`, which marks the run as complete."""
+        """Write weights, history and, last, `run.json`, which marks the run as complete.
+
+        Raises
+        ------
+        ValueError
+            If a weight is not finite.
+        """
+        check_finite(network.state_dict(), f"{self.folder}: the training diverged")
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.folder / "weights.safetensors") as part:
             save_file({k: v.contiguous() for k, v in network.state_dict().items()}, part)
@@ -143,8 +151,8 @@ def load_run(folder: Path, device: Device = "cpu") -> tuple[nn.Module, dict[str,
     FileNotFoundError
         If the folder holds no finished run.
     ValueError
-        If the weights are damaged or do not fit the network that `run.json` names, or the
-        device is not there.
+        If the weights are damaged, not finite, or do not fit the network that `run.json` names,
+        or the device is not there.
     """
     record = read_run(folder)
     config = record["config"]  # of an older version it may know fewer settings
@@ -158,7 +166,15 @@ def load_run(folder: Path, device: Device = "cpu") -> tuple[nn.Module, dict[str,
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()[:120]
         raise ValueError(f"{weights}: do not fit {record['model']}: {first}") from None
+    check_finite(network.state_dict(), f"{weights}: train the run again")
     return network.eval().to(device_of(device)), record
+
+
+def check_finite(weights: Mapping[str, Any], told: str) -> None:
+    """Refuse weights among which there is NaN or infinity."""
+    for name, weight in weights.items():
+        if isinstance(weight, Tensor) and not weight.isfinite().all():
+            raise ValueError(f"{told}; {name} holds values that are not finite")
 
 
 def _peak_memory() -> float:

@@ -127,8 +127,12 @@ class _Progress(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
         self.bar.update()
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, *args: object) -> None:
         self.bar.close()
+
+    def on_exception(self, *args: object) -> None:
+        if hasattr(self, "bar"):  # what is told comes on a line of its own
+            self.bar.close()
 
 
 def _fit(
