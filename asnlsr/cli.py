@@ -189,7 +189,7 @@ def import_weights(
     """Turn a checkpoint of the original release into a run folder."""
     from asnlsr.training.official import import_weights
 
-    keep(out / "run.json", out / "weights.safetensors", force=force)
+    keep(beside=[out / "run.json", out / "weights.safetensors"], force=force)
     run = import_weights(checkpoint, out)
     facts = (run["bands"], run["scale"], "on" if run["config"]["skip"] else "off")
     typer.echo("{}, {} bands, x{}, skip {}".format(run["model"], *facts), err=True)

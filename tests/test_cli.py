@@ -12,6 +12,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from asnlsr.config import setting
+from asnlsr.files import locked
 from asnlsr.scenes.bands import DOMAINS
 from asnlsr.scenes.envi import write_scene
 from asnlsr.tiles.store import read_split
@@ -419,7 +420,7 @@ def test_what_exists_is_kept_unless_forced(asnlsr, tiny_scenes, tiny_tiles, tiny
     assert run_train(asnlsr, tiny_tiles, tiny_split, run, "linear")[0] == 0
     for out, job in jobs.items():
         assert asnlsr(*job, "--out", tmp_path / out)[0] == 0
-    for path in [tmp_path / "split.json", tmp_path / "m.csv", tmp_path / "low.img"]:
+    for path in [tmp_path / "split.json", tmp_path / "m.csv"]:
         path.write_text("mine")
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     for out, job in jobs.items():
@@ -430,7 +431,85 @@ def test_what_exists_is_kept_unless_forced(asnlsr, tiny_scenes, tiny_tiles, tiny
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == kept
     for out, job in jobs.items():
         assert asnlsr(*job, "--out", tmp_path / out, "--force")[0] == 0
-    assert "mine" not in {path.read_bytes()[:4].decode("latin-1") for path in tmp_path.glob("*.*")}
+    assert b"mine" not in {path.read_bytes()[:4] for path in tmp_path.glob("*.*")}
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_what_others_wrote_is_never_replaced(
+    asnlsr, tiny_scenes, tiny_tiles, tiny_split, tmp_path, force
+):
+    """Beside what is named: not even with --force. A name that pixels could have is not taken."""
+    run = tmp_path / "run"
+    assert run_train(asnlsr, tiny_tiles, tiny_split, run, "bicubic")[0] == 0
+    foreign = ["a.img", "b.png", "c", "d.BSQ", "t/swir1.zarr/x", "s/park-0.img", "s/notes.txt",
+               "w/weights.safetensors", "w/config.json"]  # fmt: skip
+    for name in foreign:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    small = make_scene(tmp_path / "small.hdr", 20, 16)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    jobs = [(name, ["degrade", tiny_scenes[0]]) for name in ("a.img", "c", "d.BSQ")]
+    jobs += [(name, ["upscale", small, "--run", run]) for name in ("a.img", "b.png", "c")]
+    for name, job in jobs:
+        out = (tmp_path / name).with_suffix(".hdr")
+        assert_refused(asnlsr(*job, "--out", out, *force), tmp_path / name)
+    job = ["prepare", tiny_scenes[0], "--tile", 64, "--out", tmp_path / "t"]
+    assert_refused(asnlsr(*job, *force), "swir1.zarr", "exists already")
+    job = ["simulate", "--scenes", 1, "--size", "32x32", "--out", tmp_path / "s"]
+    assert_refused(asnlsr(*job, *force), tmp_path / "s", "exists already")
+    result = run_train(asnlsr, tiny_tiles, tiny_split, tmp_path / "w", "bicubic")
+    assert_refused(result, "no run but")
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_two_at_once(asnlsr, tiny_scenes, tiny_tiles, tiny_split, tmp_path):
+    """The second says so, whatever both write; the lock of one that was killed does not count."""
+    small, run = make_scene(tmp_path / "small.hdr", 20, 16), tmp_path / "run"
+    jobs = {
+        "hr.img": lambda: asnlsr("upscale", small, "--run", run, "--out", tmp_path / "hr.hdr"),
+        "s": lambda: asnlsr("simulate", "--scenes", 1, "--size", "32x32", "--out", tmp_path / "s"),
+        "t/tiles": lambda: asnlsr("prepare", tiny_scenes[0], "--tile", 64, "--out", tmp_path / "t"),
+        "b": lambda: run_train(asnlsr, tiny_tiles, tiny_split, tmp_path / "b", "linear"),
+    }
+    assert run_train(asnlsr, tiny_tiles, tiny_split, run, "bicubic")[0] == 0
+    for name, job in jobs.items():
+        with locked(tmp_path / name):
+            assert_refused(job(), tmp_path / name, "another asnlsr is writing there")
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).with_name(f".{(tmp_path / name).name}.lock").touch()
+        assert job()[0] == 0
+    assert not [*tmp_path.rglob(".*.lock"), *tmp_path.rglob(".*.tmp")]
+
+
+def test_files_follow_the_umask(asnlsr, tiny_tiles, tiny_split, tmp_path):
+    for mask in (0o022, 0o002, 0o077):
+        old = os.umask(mask)
+        try:
+            assert run_train(asnlsr, tiny_tiles, tiny_split, tmp_path / f"{mask}", "esrt",
+                             "--set", "steps=1", "--set", "batch=2")[0] == 0  # fmt: skip
+        finally:
+            os.umask(old)
+        # Of the checkpoint Lightning's writer decides, which looks at the umask once.
+        for path in (tmp_path / f"{mask}").glob("*[!t]"):
+            assert path.stat().st_mode & 0o777 == 0o666 & ~mask, path
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda b: b"", lambda b: b[:-100], lambda b: b[:2000], lambda b: b"x"]
+)
+def test_damaged_checkpoint(asnlsr, tiny_tiles, tiny_split, tmp_path, spoil):
+    """It is named; the training begins anew and ends with the same weights."""
+    run, options = tmp_path / "run", ("--set", "steps=2", "--set", "batch=2")
+    assert run_train(asnlsr, tiny_tiles, tiny_split, run, "esrt", *options)[0] == 0
+    whole = (run / "weights.safetensors").read_bytes()
+    for name in ("run.json", "weights.safetensors"):
+        (run / name).unlink()
+    (run / "last.ckpt").write_bytes(spoil((run / "last.ckpt").read_bytes()))
+    code, _, err = run_train(asnlsr, tiny_tiles, tiny_split, run, "esrt", *options)
+    assert code == 0
+    assert "last.ckpt: damaged; the training begins anew" in err
+    assert (run / "weights.safetensors").read_bytes() == whole
 
 
 def test_run_among_scenes_is_refused(asnlsr, tiny_scenes, tiny_tiles, tiny_split):

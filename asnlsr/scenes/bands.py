@@ -286,4 +286,6 @@ def quick_look(scene: Scene, png: Path) -> None:
     cube = np.stack(lines).transpose(2, 0, 1)
     pictures = [false_colour(cube, scene.wavelength_nm, domain) for domain in DOMAINS]
     with replacing(png) as temporary:
-        matplotlib.image.imsave(temporary, np.concatenate(pictures, 1), format="png")
+        matplotlib.image.imsave(
+            temporary, np.concatenate(pictures, 1), format="png", metadata={"Software": "asnlsr"}
+        )

@@ -48,7 +48,7 @@ def degrade_scene(
     bands = SceneBands(open_scene(hdr))
     scene, out = bands.scene, Path(out)
     check_output(scene, out)
-    keep(out, out.with_suffix(".img"), force=force)
+    keep(out, beside=[out.with_suffix(".img")], force=force)
     if not 2 <= scale <= SIZE:
         raise ValueError(f"scale {scale}: must be 2 to {SIZE}")
     if min(scene.rows, scene.cols) < scale:

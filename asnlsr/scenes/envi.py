@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from asnlsr.files import replacing
+from asnlsr.files import naming, replacing
 from asnlsr.scenes.fields import read_fields, write_fields
 from asnlsr.scenes.header import INTERLEAVES, RADIANCE, Header
 
@@ -175,15 +175,16 @@ def write_scene(
         If the blocks do not add up to ``shape``.
     """
     hdr = Path(hdr)
-    # The header comes last: without it the pixels are not a scene.
-    with replacing(hdr) as new_hdr, replacing(hdr.with_suffix(".img")) as new_img:
-        with new_img.open("wb") as file:
+    img = hdr.with_suffix(".img")
+    with replacing(img) as new_img, replacing(hdr) as new_hdr:
+        with naming(img), new_img.open("wb") as file:
             for block in blocks:
                 file.write(np.ascontiguousarray(block, dtype="<f4").data)
             written = file.tell()
         if written != 4 * math.prod(shape):
             raise ValueError(f"{hdr}: blocks hold {written // 4} values, {shape} asked for")
         write_header(new_hdr, shape, wavelength_nm, **fields)
+        img.unlink(missing_ok=True)  # never beside a header that is not theirs
 
 
 def write_header(
@@ -195,6 +196,7 @@ def write_header(
         "description": RADIANCE,
         "samples": cols, "lines": rows, "bands": channels, "header offset": 0,
         "file type": "ENVI Standard", "data type": 4, "interleave": "bip", "byte order": 0,
+        "asnlsr bytes": 4 * math.prod(shape),  # see `asnlsr.files.ours`
         "wavelength units": "Nanometers",
         "wavelength": [f"{value:.10g}" for value in np.asarray(wavelength_nm, dtype=np.float64)],
     } | {key.replace("_", " "): value for key, value in fields.items()}  # fmt: skip

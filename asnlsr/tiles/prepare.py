@@ -152,14 +152,15 @@ def _check_scenes(sources: Sequence[_TiledScene], tile: int) -> None:
 def new_tiles(out: Path, *others: str, force: bool = False) -> Iterator[Path]:
     """Yield a folder; the stores and other files made in it come to ``out`` at the end, or none."""
     names = [*(f"{domain}.zarr" for domain in DOMAINS), *others]
-    keep(*(out / name for name in names), force=force)
+    stores = [out / name for name in names]
+    keep(beside=stores, force=force)
     with scratch(out / "tiles") as stage:
         yield stage
         # The old ones all go before a new one comes: never one old beside one new.
-        for name in names:
-            remove(out / name)
-        for name in names:
-            (stage / name).replace(out / name)
+        for store in stores:
+            remove(store)
+        for store in stores:
+            (stage / store.name).replace(store)
 
 
 def create_store(

@@ -9,21 +9,23 @@ import re
 import resource
 import subprocess
 import sys
+import warnings
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from asnlsr.config import Experiment
 from asnlsr.device import Device, device_of
-from asnlsr.files import replacing
+from asnlsr.files import locked, ours, replacing
 from asnlsr.models.registry import build, spec
 from asnlsr.tiles.store import TileSet
 
@@ -45,6 +47,23 @@ class RunFolder:
         """Lightning checkpoint from which a killed run goes on."""
         return self.folder / "last.ckpt"
 
+    def whole_checkpoint(self) -> Path | None:
+        """Return the checkpoint if it is there; remove a damaged one, with a warning."""
+        if not self.checkpoint.exists():
+            return None
+        try:
+            torch.load(self.checkpoint, map_location="cpu", weights_only=True)["run"]["history"]
+        except Exception:  # torch raises a dozen kinds for a damaged file
+            warnings.warn(f"{self.checkpoint}: damaged; the training begins anew", stacklevel=2)
+            self.checkpoint.unlink()
+            return None
+        return self.checkpoint
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Lock the folder; the processes that share a batch go in with the first of them."""
+        shared = os.environ.get("LOCAL_RANK", "0") != "0"
+        return nullcontext() if shared else locked(self.folder)
+
     def identity(self) -> dict[str, Any]:
         """Return what must be equal for two runs to end with the same weights on one device."""
         asked = asdict(self.experiment) | {"settings": dict(self.experiment.settings)}
@@ -64,7 +83,7 @@ class RunFolder:
         """Whether the folder holds this very run, complete; refuse another run or anything else."""
         if not (self.folder / "run.json").exists():
             there = {path.name for path in self.folder.glob("[!.]*")}
-            if there and not there & {"begun.json", "weights.safetensors"}:
+            if there and not ours(self.folder / "begun.json"):
                 raise ValueError(f"{self.folder}: no run but {min(there)}; choose another --out")
             return False
         past, identity = read_run(self.folder), self.identity()

@@ -89,7 +89,8 @@ def train(
         raise ValueError(
             f"crop={config.crop}: {experiment.model} takes no image under {least} pixels a side"
         )
-    with torch.random.fork_rng():
+    with run.alone(), torch.random.fork_rng():
+        run.begin()
         torch.manual_seed(experiment.seed)
         settings = {name: getattr(config, name) for name in model.settings}
         network: Any = build(
@@ -113,7 +114,7 @@ def train(
             start = time.perf_counter()
             network.eval().cpu().fit(data.source, data.val)
             module.seconds += time.perf_counter() - start
-    run.finish(network, pd.DataFrame(module.history), module.seconds, used)
+        run.finish(network, pd.DataFrame(module.history), module.seconds, used)
     return run.folder
 
 
@@ -143,7 +144,6 @@ def _fit(
     where: tuple[str, int],
 ) -> None:
     """Take the training steps, from the last checkpoint on."""
-    run.begin()
     accelerator, devices = where
     precision = module.config.precision
     told = logging.getLogger("pytorch_lightning.utilities.rank_zero")
@@ -168,9 +168,10 @@ def _fit(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        checkpoint = run.checkpoint if run.checkpoint.exists() else None
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(
+                module, datamodule=data, ckpt_path=run.whole_checkpoint(), weights_only=True
+            )
         finally:
             told.setLevel(level)
 

@@ -9,8 +9,9 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
-from asnlsr.files import keep
+from asnlsr.files import keep, ours, scratch
 from asnlsr.scenes.envi import write_scene
+from asnlsr.scenes.header import RADIANCE
 from asnlsr.scenes.simulator.painting import CODE, Canvas
 from asnlsr.scenes.simulator.scenery import buildings, park
 from asnlsr.scenes.simulator.spectra import MATERIALS, WAVELENGTH_NM, Array, reflectance, sunlight
@@ -128,25 +129,26 @@ def simulate(
         raise ValueError(f"size is {size[0]}x{size[1]}: at least 32 rows and 32 columns are needed")
     kinds = [KINDS[number % len(KINDS)] for number in range(scenes)]
     headers = [out / f"{kind}-{number}.hdr" for number, kind in enumerate(kinds)]
-    if not out.is_dir() or any(out.iterdir()):
-        keep(out, force=force)
-    out.mkdir(parents=True, exist_ok=True)
-    for kind in set(KINDS):
-        for old in out.glob(f"{kind}-[0-9]*.hdr"):
-            old.unlink()
-            old.with_suffix(".img").unlink(missing_ok=True)
-    pairs = list(zip(kinds, headers, strict=True))
-    for number, (kind, header) in enumerate(
-        tqdm(pairs, desc="simulate", unit="scene", disable=not progress)
-    ):
-        rng = np.random.default_rng([seed, number])
-        weights, endmembers = mix((park if kind == "park" else buildings)(rng, size))
-        blocks = expose(rng, weights, endmembers)
-        write_scene(
-            header,
-            blocks,
-            (*size, WAVELENGTH_NM.size),
-            WAVELENGTH_NM,
-            description=f"simulated {kind}, seed {seed}; radiance, W m-2 sr-1 nm-1",
-        )
+    with scratch(out) as stage:
+        if not out.is_dir() or any(out.iterdir()):
+            keep(out, force=force)
+            keep(beside=[h.with_suffix(s) for h in headers for s in (".img", ".hdr")], force=force)
+        out.mkdir(exist_ok=True)
+        bar = tqdm(kinds, desc="simulate", unit="scene", disable=not progress)
+        for number, (kind, header) in enumerate(zip(bar, headers, strict=True)):
+            rng = np.random.default_rng([seed, number])
+            weights, endmembers = mix((park if kind == "park" else buildings)(rng, size))
+            blocks = expose(rng, weights, endmembers)
+            text = f"simulated {kind}, seed {seed}; {RADIANCE}"
+            shape = (*size, WAVELENGTH_NM.size)
+            write_scene(stage / header.name, blocks, shape, WAVELENGTH_NM, description=text)
+        for old in filter(ours, out.glob("*-[0-9]*.hdr")):
+            if old.name.partition("-")[0] in KINDS:
+                for path in filter(ours, (old.with_suffix(".img"), old)):
+                    path.unlink()
+        if not any(out.iterdir()):
+            stage.replace(out)
+            return headers
+        for new in sorted(stage.iterdir()):  # headers first: pixels without one are nobody's
+            new.replace(out / new.name)
     return headers
