@@ -228,6 +228,8 @@ def _warn(message: Warning | str, *_: object) -> None:
 
 def main() -> None:
     """Run the command line; unusable input ends in one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # tables hold arrows, whatever the locale; paths, bytes
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn  # type: ignore[assignment]

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from asnlsr.config import setting
 from asnlsr.files import locked
 from asnlsr.scenes.bands import DOMAINS
-from asnlsr.scenes.envi import write_scene
+from asnlsr.scenes.envi import open_scene, write_scene
 from asnlsr.tiles.store import read_split
 from tests.conftest import make_scene, smooth_radiance
 
@@ -595,6 +596,27 @@ def test_interrupt_ends_with_130(asnlsr, tiny_scenes, tmp_path, monkeypatch):
     assert code == 130
     assert "Traceback" not in err
     assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1"])
+def test_any_locale(tiny_scenes, tmp_path, encoding):
+    """What is printed and written is UTF-8, or would be lost: arrows, names, units."""
+    row = "bicubic,0,blind,warm,swir2,psnr,30\n"
+    (tmp_path / "m.csv").write_text("model,seed,protocol,recipe,domain,metric,value\n" + row)
+    make_scene(tmp_path / "plaža.hdr", 32, 32, data_units="µW/(cm² sr nm)")
+    environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    environment |= {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(Path.cwd())}
+    for arguments in (["table", "m.csv"], ["degrade", "plaža.hdr", "--out", "b.hdr"],
+                      ["degrade", "plaža.hdr", "--out", "b.hdr"]):  # fmt: skip
+        command = [sys.executable, "-m", "asnlsr.cli", *arguments]
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+        assert b"Traceback" not in result.stderr
+        if arguments[0] == "table":
+            assert "PSNR (dB) ↑" in result.stdout.decode()
+    assert result.returncode == 2  # the output exists by now
+    np.testing.assert_allclose(
+        open_scene(tmp_path / "b.hdr").read_rows(0, 8).mean(), 2e-4, rtol=0.3
+    )
 
 
 def test_wrong_input_in_a_process_of_its_own(tmp_path):

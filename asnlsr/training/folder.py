@@ -205,7 +205,11 @@ def _peak_memory() -> float:
 def _machine() -> str:
     """Processor, number of cores and system; no name of the computer."""
     cpuinfo = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else []
+    names = (
+        re.findall(r"model name\s*: (.+)", cpuinfo.read_text("utf-8", "replace"))
+        if cpuinfo.exists()
+        else []
+    )
     processor = names[0] if names else platform.processor()
     return f"{processor}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
