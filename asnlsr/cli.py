@@ -63,11 +63,22 @@ def fetch(
     kinds: Annotated[list[str] | None, typer.Argument(metavar="tiles|radiance|splits")] = None,
     url: Annotated[str, typer.Option(help="Link of the share.")] = SHARE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is missing.")] = False,
+    password: Annotated[
+        str,
+        typer.Option(envvar="ASNLSR_PASSWORD", help="Of the share; asked for if needed."),
+    ] = "",
 ) -> None:
     """Download the published dataset, or go on with it; verify what is there."""
     from asnlsr.tiles.fetch import fetch
 
-    missing = fetch(kinds or (), out, url, dry_run)
+    try:
+        missing = fetch(kinds or (), out, url, dry_run, password)
+    except PermissionError as error:
+        if password or error.errno or not sys.stdin.isatty():
+            raise
+        typer.echo(f"asnlsr: {error}", err=True)
+        password = typer.prompt("Password of the share", hide_input=True, err=True)
+        missing = fetch(kinds or (), out, url, dry_run, password)
     if dry_run:
         for file in missing:
             typer.echo(f"{file.size:>12}  {file.path}")
