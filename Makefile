@@ -19,7 +19,7 @@ endif
 # An environment that was made elsewhere, and copied or moved here, is made anew.
 ELSEWHERE := $(if $(wildcard .venv/stamp),$(shell grep -qsF ' $(realpath .venv)' .venv/pyvenv.cfg || echo .venv/elsewhere))
 
-.PHONY: all book real evidence weights results pdf readme drawings lab test bench unlock clean help
+.PHONY: all book real evidence weights results pdf readme drawings lab test fuzz bench unlock clean help
 .DEFAULT_GOAL := all
 
 all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapters, site
@@ -76,6 +76,9 @@ test: .venv/stamp ## style, types and the whole test suite, the chapters at pres
 	.venv/bin/lint-imports --no-logo
 	.venv/bin/nbstripout --verify book/*.ipynb
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+fuzz: .venv/stamp ## ten minutes of random headers, whole and damaged
+	ASNLSR_FUZZ=20000 timeout 600 .venv/bin/python -m pytest -q tests/test_envi.py -k fuzz || test $$? = 124
 
 bench: .venv/stamp ## time and memory of all networks, in ratios to plain formulations
 	.venv/bin/python -m pytest -q benchmarks --benchmark-min-rounds=9 --benchmark-columns=min,median

@@ -1,7 +1,11 @@
 """ENVI files written byte by byte here, read by the package."""
 
+import os
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from spectral.io import envi
 
 from asnlsr.scenes.envi import open_scene, write_scene
@@ -279,6 +283,86 @@ def test_header_that_contradicts_itself(tmp_path, text, words):
     hdr.write_text(hdr.read_text().replace("lines = 2", text))
     with pytest.raises(ValueError, match=words):
         open_scene(hdr)
+
+
+# --- any header --------------------------------------------------------------------------------
+
+FUZZ = settings(
+    max_examples=int(os.environ.get("ASNLSR_FUZZ", 60)),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+SPACES = st.text(" \t", max_size=3)
+COMMENTS = st.sampled_from(["", " ; a comment", ";bands = 9", " ;", ","])
+
+
+@st.composite
+def headers(draw):
+    """Draw values, the bytes of a file that holds them, and the text of a header that says how."""
+    rows, cols, channels = (draw(st.integers(1, 4)) for _ in range(3))
+    code, interleave = (
+        draw(st.sampled_from(list(ENVI_TYPES))),
+        draw(st.sampled_from(["bip", "bil", "bsq"])),
+    )
+    big, lead = draw(st.booleans()), draw(st.integers(0, 9))
+    least = 0 if ENVI_TYPES[code][0] == "u" else -100
+    count = rows * cols * channels
+    values = draw(st.lists(st.integers(least, 120), min_size=count, max_size=count))
+    values = np.array(values).reshape(rows, cols, channels)
+    nm = sorted(draw(st.sets(st.integers(400, 2500), min_size=channels, max_size=channels)))
+    unit, per_nm = draw(st.sampled_from([("Nanometers", 1), ("nm", 1), ("um", 1e-3), ("µm", 1e-3)]))
+    gain = draw(st.lists(st.sampled_from([0.5, 1, 2]), min_size=channels, max_size=channels))
+    breaks = draw(st.sampled_from([", ", ",", " ,\n ", ",;comment\n"]))
+    fields = {
+        "samples": cols, "lines": rows, "bands": channels, "data type": code,
+        "interleave": draw(st.sampled_from([interleave, interleave.upper()])),
+        "header offset": lead, "byte order": int(big), "wavelength units": unit,
+        "wavelength": [value * per_nm for value in nm], "data gain values": gain,
+        "description": "{any {words} bands = 7 ; and\n lines = 9}",
+    }  # fmt: skip
+    lines = []
+    for name, value in draw(st.permutations(list(fields.items()))):
+        before, after, comment = draw(SPACES), draw(SPACES), draw(COMMENTS)
+        if isinstance(value, list):
+            value = "{" + breaks.join(map(str, value)) + draw(st.sampled_from(["}", ",}", "\n}"]))
+        name = draw(st.sampled_from([name, name.upper(), name.title()]))
+        lines.append(f"{before}{name}{after}={before}{value}{after}{comment}")
+    newline = draw(st.sampled_from(["\n", "\r\n", "\n\n"]))
+    text = draw(st.sampled_from(["ENVI", "\nENVI ", "envi"])) + newline + newline.join(lines)
+    text = text.encode(draw(st.sampled_from(["utf-8", "utf-8-sig", "latin-1", "utf-16"])))
+    ordered = np.einsum(f"rci->{FILE_ORDER[interleave]}", values)
+    stored = ordered.astype((">" if big else "<") + ENVI_TYPES[code])
+    return values * np.array(gain), nm, text, b"\7" * lead + stored.tobytes()
+
+
+@FUZZ
+@given(drawn=headers())
+def test_fuzz_any_valid_header_is_read_exactly(tmp_path, drawn):
+    values, nm, text, pixels = drawn
+    (tmp_path / "s.hdr").write_bytes(text)
+    (tmp_path / "s.img").write_bytes(pixels)
+    scene = open_scene(tmp_path / "s.hdr")
+    np.testing.assert_array_equal(scene.read_rows(0, scene.rows), values)
+    np.testing.assert_allclose(scene.wavelength_nm, nm)
+
+
+@FUZZ
+@given(drawn=headers(), data=st.data())
+def test_fuzz_any_damaged_header_ends_in_one_line(tmp_path, drawn, data):
+    """Or is one of another scene that fits the same bytes."""
+    _, _, text, pixels = drawn
+    start = data.draw(st.integers(0, len(text)))
+    stop = data.draw(st.integers(start, min(len(text), start + 20)))
+    spoilt = text[:start] + data.draw(st.binary(max_size=8)) + text[stop:]
+    (tmp_path / "s.hdr").write_bytes(spoilt)
+    (tmp_path / "s.img").write_bytes(pixels)
+    told = str(tmp_path)
+    try:
+        scene = open_scene(tmp_path / "s.hdr")
+        assert scene.read_rows(0, scene.rows).shape == (scene.rows, scene.cols, scene.channels)
+    except (ValueError, OSError) as error:
+        told = str(error)
+    assert str(tmp_path) in told
 
 
 def test_real_scenes_are_calibrated(shared):
