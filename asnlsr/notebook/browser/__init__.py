@@ -78,7 +78,7 @@ def _values(cube: Cube, wavelength_nm: ArrayLike | None) -> tuple[NDArray[Any], 
         if wavelength_nm is None:
             wavelength_nm = cube.coords.get("wavelength_nm")
         cube = _in_order(cube)
-    masked = np.ma.asarray(cube, dtype=float)
+    masked: Any = np.ma.asarray(cube, dtype=float)
     values: NDArray[Any] = np.ma.filled(masked, np.nan)
     centres_nm = np.asarray([] if wavelength_nm is None else wavelength_nm, dtype=float)
     if values.ndim != 3 or centres_nm.shape != values.shape[:1]:
