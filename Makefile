@@ -8,7 +8,18 @@ SMK = .venv/bin/python -m snakemake $(if $(CLUSTER),--profile profiles/$(CLUSTER
 CHECKED := asnlsr benchmarks tests workflow book
 SITE = build/$(PRESET)/_build/html/index.html
 
-.PHONY: all retrain book real evidence weights results pdf readme drawings lab test bench unlock clean help
+# On somebody else's machine: any locale, foreign kernels, a home that cannot be written to.
+export PYTHONUTF8 = 1
+export JUPYTER_PREFER_ENV_PATH = 1
+unexport JUPYTER_PATH
+ifneq ($(shell test -d "$$HOME" -a -w "$$HOME" && echo yes),yes)
+export HOME := $(CURDIR)/build/home
+$(shell mkdir -p build/home)
+endif
+# An environment that was made elsewhere, and copied or moved here, is made anew.
+ELSEWHERE := $(if $(wildcard .venv/stamp),$(shell grep -qsF ' $(realpath .venv)' .venv/pyvenv.cfg || echo .venv/elsewhere))
+
+.PHONY: all retrain book real evidence weights results pdf readme drawings lab test fuzz bench unlock clean help
 .DEFAULT_GOAL := all
 
 all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapters, site
@@ -26,13 +37,13 @@ book: .venv/stamp ## only the chapters and the site, e.g. make book PRESET=smoke
 
 real: .venv/stamp ## the same pipeline on your own ENVI scenes: make real SCENES=DIR
 	@test -d "$(SCENES)" || { echo "make real SCENES=DIR: '$(SCENES)' is not a folder of .hdr/.img scenes" >&2; exit 2; }
-	@$(SMK) table_and_runs --config preset=$(PRESET) protocol=$(PROTOCOL) dataset=$(SCENES_NAME) scenes_dir="$(SCENES)"
+	@$(SMK) table_and_runs --config preset=$(PRESET) protocol=$(PROTOCOL) dataset='!!str $(SCENES_NAME)' scenes_dir="$(if $(filter /%,$(SCENES)),,./)$(SCENES)"
 	@echo; cat data/$(SCENES_NAME)-$(PRESET)/table-$(PROTOCOL).md
 
 evidence: .venv/stamp ## many seeds of everything, for hours; stop it at any time, call it again to go on
 	@test -z "$$ASNLSR_REAL_SCENES" -o "$(SCENES_NAME)" != simulated || { echo "SCENES_NAME=simulated is the name of the book's own scenes: choose another" >&2; exit 2; }
 	@$(SMK) evidence --keep-going --config preset=$(PRESET) seeds=$(SEEDS)
-	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) evidence --keep-going --config preset=$(PRESET) seeds=$(SEEDS) dataset=$(SCENES_NAME)
+	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) evidence --keep-going --config preset=$(PRESET) seeds=$(SEEDS) dataset='!!str $(SCENES_NAME)'
 	@$(MAKE) --no-print-directory results
 
 weights: .venv/stamp ## write one network per system, trained to the end, to data/weights; what is not finished is named
@@ -40,7 +51,7 @@ weights: .venv/stamp ## write one network per system, trained to the end, to dat
 
 results: .venv/stamp ## record in data/results what is finished of the evidence
 	@$(SMK) results --nolock --config preset=$(PRESET)
-	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) results --nolock --config preset=$(PRESET) dataset=$(SCENES_NAME)
+	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) results --nolock --config preset=$(PRESET) dataset='!!str $(SCENES_NAME)'
 
 pdf: book ## the book as one PDF: build/demo/book.pdf; needs Chromium
 	.venv/bin/jupyter-book build --config build/$(PRESET)/_config.yml --path-output build/$(PRESET) --builder singlehtml build/$(PRESET)/src > build/$(PRESET)/pdf.log 2>&1
@@ -70,6 +81,9 @@ test: .venv/stamp ## style, types and the whole test suite, the chapters at pres
 	.venv/bin/nbstripout --verify book/*.ipynb
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
+fuzz: .venv/stamp ## ten minutes of random headers, whole and damaged
+	ASNLSR_FUZZ=20000 timeout 600 .venv/bin/python -m pytest -q tests/test_envi.py -k fuzz || test $$? = 124
+
 bench: .venv/stamp ## time and memory of all networks, in ratios to plain formulations
 	.venv/bin/python -m pytest -q benchmarks --benchmark-min-rounds=9 --benchmark-columns=min,median
 
@@ -84,7 +98,11 @@ help: ## this list
 	@echo
 	@echo "Options: PRESET=smoke|demo|paper (now $(PRESET)), PROTOCOL=blind|as-released (now $(PROTOCOL)), SEEDS=1..5 of the evidence (now $(SEEDS)), SCENES_NAME=... of your own (now $(SCENES_NAME)), CLUSTER=slurm, PYTHON=python3.x"
 
-.venv/stamp: pyproject.toml constraints.txt
+.venv/elsewhere:
+	rm -rf .venv
+.PHONY: .venv/elsewhere
+
+.venv/stamp: pyproject.toml constraints.txt $(ELSEWHERE)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,test]'

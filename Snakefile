@@ -15,7 +15,7 @@ from asnlsr.config import PRESETS, PROTOCOLS, Experiment
 from asnlsr.notebook.workspace import Workspace
 
 PRESET = config.get("preset", "demo")
-DATASET = config.get("dataset", "simulated")
+DATASET = str(config.get("dataset", "simulated"))
 PROTOCOL = config.get("protocol", "blind")
 MODELS = config.get(
     "models",
@@ -43,13 +43,14 @@ PAGES += ["data/README.md", "CITATION.cff", "workflow/book.css"]
 PAGES += map(str, sorted(Path("book/drawings").glob("*.svg")))
 
 # The commands below are those beside this Python, whatever the caller's PATH says.
+os.environ["PYTHONUTF8"] = "1"  # whatever the locale
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
 def scene_headers():
     """Return the ENVI headers of the reader's own scenes."""
-    folder = config.get("scenes_dir") or os.environ.get("ASNLSR_REAL_SCENES", "")
-    headers = sorted(map(str, Path(folder).glob("*.hdr"))) if folder else []
+    folder = str(config.get("scenes_dir") or os.environ.get("ASNLSR_REAL_SCENES", ""))
+    headers = sorted(map(str, Path(folder).glob("*.[hH][dD][rR]"))) if folder else []
     if not headers:
         raise WorkflowError(f"no .hdr file in {folder!r}: set scenes_dir to a folder of ENVI scenes")
     return headers

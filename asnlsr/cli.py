@@ -66,11 +66,22 @@ def fetch(
     kinds: Annotated[list[str] | None, typer.Argument(metavar="tiles|radiance|splits")] = None,
     url: Annotated[str, typer.Option(help="Link of the share.")] = SHARE,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is missing.")] = False,
+    password: Annotated[
+        str,
+        typer.Option(envvar="ASNLSR_PASSWORD", help="Of the share; asked for if needed."),
+    ] = "",
 ) -> None:
     """Download the published dataset, or go on with it; verify what is there."""
     from asnlsr.tiles.fetch import fetch
 
-    missing = fetch(kinds or (), out, url, dry_run)
+    try:
+        missing = fetch(kinds or (), out, url, dry_run, password)
+    except PermissionError as error:
+        if password or error.errno or not sys.stdin.isatty():
+            raise
+        typer.echo(f"asnlsr: {error}", err=True)
+        password = typer.prompt("Password of the share", hide_input=True, err=True)
+        missing = fetch(kinds or (), out, url, dry_run, password)
     if dry_run:
         for file in missing:
             typer.echo(f"{file.size:>12}  {file.path}")
@@ -194,7 +205,7 @@ def import_weights(
     """Turn a checkpoint of the original release into a run folder."""
     from asnlsr.training.official import import_weights
 
-    keep(out / "run.json", out / "weights.safetensors", force=force)
+    keep(beside=[out / "run.json", out / "weights.safetensors"], force=force)
     run = import_weights(checkpoint, out)
     facts = (run["bands"], run["scale"], "on" if run["config"]["skip"] else "off")
     typer.echo("{}, {} bands, x{}, skip {}".format(run["model"], *facts), err=True)
@@ -233,6 +244,8 @@ def _warn(message: Warning | str, *_: object) -> None:
 
 def main() -> None:
     """Run the command line; unusable input ends in one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):  # tables hold arrows, whatever the locale; paths, bytes
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn  # type: ignore[assignment]

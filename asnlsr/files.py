@@ -2,56 +2,115 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from errno import EEXIST, EISDIR, ENOSPC, ENOTDIR
 from pathlib import Path
 
+# What a file of this program holds near its beginning, by its suffix.
+_MARKS = {".hdr": "asnlsr bytes", ".png": "asnlsr", ".json": '"source_train"|"config"'}
 
-def keep(*outputs: Path, force: bool = False) -> None:
+
+def ours(path: Path) -> bool:
+    """Tell whether this program wrote a file or folder, by a mark in it or in what describes it."""
+    mark = _MARKS.get(path.suffix, "")
+    if path.suffix == ".zarr":
+        path, mark = path / ".zattrs", '"border"'
+    elif path.suffix == ".safetensors":
+        path, mark = path.with_name("run.json"), '"config"'
+    elif path.suffix == ".npz":  # of a simulated scene
+        path, mark = path.with_suffix(".hdr"), _MARKS[".hdr"]
+    elif path.suffix == ".img" and path.is_file():  # raw numbers, so many as its header says
+        path, mark = path.with_suffix(".hdr"), f"asnlsr bytes = {path.stat().st_size}\n"
+    if not mark or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return re.search(mark.encode(), file.read(1 << 20)) is not None
+
+
+def keep(*named: Path, beside: Iterable[Path] = (), force: bool = False) -> None:
     """Refuse to replace what exists: the one rule for outputs.
 
     A command that goes on with its own unfinished or finished work looks for that first.
 
     Parameters
     ----------
-    outputs : Path
-        Files or folders that are about to be written.
+    named : Path
+        Files or folders that the user has named as output.
+    beside : iterable of Path
+        What is written too, under a name that follows from that.
     force : bool
-        Replace them.
+        Replace what is named, and beside it only what this program wrote.
 
     Raises
     ------
     FileExistsError
-        If one exists and `force` is off; the message names it.
+        If one exists that is not to be replaced; the message names it.
     """
-    for path in outputs:
+    for path in named:
         if path.exists() and not force:
             mend = "exists already; choose another --out, or --force to replace it"
             raise FileExistsError(EEXIST, mend, str(path))
+    for path in beside:
+        if os.path.lexists(path) and not (force and ours(path)):
+            mend = "or --force to replace it" if ours(path) else "asnlsr did not write it"
+            raise FileExistsError(
+                EEXIST, f"exists already; choose another --out, {mend}", str(path)
+            )
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let no other call write `path` meanwhile, not even one that was killed.
+
+    A folder made for it is removed at the end if nothing came into it.
+
+    Raises
+    ------
+    BlockingIOError
+        If another call is writing it.
+    """
+    made_parent = not path.parent.exists()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    with lock.open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = os.path.samestat(os.fstat(file.fileno()), lock.stat())
+        except (BlockingIOError, FileNotFoundError):
+            alone = False
+        except OSError:  # a file system without locks
+            alone = True
+        if not alone:  # or the file has been removed by who held it just now
+            mend = "another asnlsr is writing there; wait for its end"
+            raise BlockingIOError(f"{path}: {mend}")
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            if made_parent:
+                with suppress(OSError):  # it holds the output by now
+                    path.parent.rmdir()
 
 
 @contextmanager
 def scratch(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; remove it, and a folder made for it, at the end.
+    """Yield a temporary path beside ``path``, locked meanwhile; remove it at the end.
 
     The name is fixed, so that what a killed run left behind is removed by the next one.
     """
-    made_parent = not path.parent.exists()
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    remove(temporary)
-    try:
-        with naming(path):
-            yield temporary
-    finally:
+    with locked(path), naming(path):
         remove(temporary)
-        if made_parent:
-            with suppress(OSError):  # it holds the output by now
-                path.parent.rmdir()
+        try:
+            yield temporary
+        finally:
+            remove(temporary)
 
 
 @contextmanager
@@ -77,7 +136,10 @@ def replacing(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise IsADirectoryError(EISDIR, "is a folder; choose the name of a file", str(path))
     with scratch(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as the umask will have it, whoever writes it how
         yield temporary
+        temporary.chmod(mode)
         temporary.replace(path)
 
 

@@ -92,7 +92,8 @@ def spectral_angle(a: Tensor, b: Tensor) -> Tensor:
 
     Uses 2 atan2(|u - v|, |u + v|) of the unit vectors (Kahan 2006), which is exact for small
     angles where arccos loses half of the digits: the angle of x with itself is 0, without a
-    floor, and no gradient is NaN. The angle with a zero spectrum is defined as 0.
+    floor, and no gradient is NaN. The angle with a zero spectrum is defined as 0, that with NaN
+    is NaN.
 
     Parameters
     ----------
@@ -104,14 +105,15 @@ def spectral_angle(a: Tensor, b: Tensor) -> Tensor:
     """
     u, v = F.normalize(a, dim=1), F.normalize(b, dim=1)
     apart, together = _norm(u - v), _norm(u + v)
-    defined = (u.square().sum(1) > 0.5) & (v.square().sum(1) > 0.5)  # neither spectrum is zero
-    return 2 * torch.atan2(apart.where(defined, 0), together.where(defined, 1))
+    zero = u.square().sum(1) * v.square().sum(1) < 0.5  # either spectrum; not where one is NaN
+    return 2 * torch.atan2(apart.where(~zero, 0), together.where(~zero, 1))
 
 
 def _norm(x: Tensor) -> Tensor:
     """Euclidean norm over bands whose gradient at zero is 0 and not NaN."""
     squared = x.square().sum(1)
-    return squared.where(squared > 0, 1).sqrt().where(squared > 0, 0)
+    zero = squared == 0  # NaN stays
+    return squared.where(~zero, 1).sqrt().where(~zero, 0)
 
 
 def mmd(source: Tensor, target: Tensor) -> Tensor:

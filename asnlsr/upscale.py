@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from asnlsr.files import check_space, keep, naming, replacing, sha256
+from asnlsr.files import check_space, keep, locked, naming, replacing, sha256
 from asnlsr.models.registry import spec
 from asnlsr.physics import log_scale, unscale
 from asnlsr.scenes.bands import BANDS, BinnedScene, SceneBands, quick_look
@@ -198,24 +198,24 @@ def upscale(hdr: Path, run: Path, out: Path, progress: bool = True, force: bool 
     size, scale = len(bands.centres_nm), int(record["scale"])
     fields = _header_fields(bands, run, record)
     img, png = out.with_suffix(".img"), out.with_suffix(".png")
-    ours = out.is_file() and fields[_IDENTITY] in out.read_text(errors="replace")
-    if not ours:
-        keep(out, img, png, force=force)
-    if not (ours and img.exists()):
-        part = _part(out, fields[_IDENTITY])
-        pieces = in_pieces(network, bands, size if model.any_bands else BANDS, model.unmixes)
-        _write_pixels(part, img, pieces, (size, scene.rows, scene.cols), scale, progress)
-        for old in (img, png):  # never beside a header that is not theirs
-            old.unlink(missing_ok=True)
-        with replacing(out) as new_hdr:
-            shape = (scale * scene.rows, scale * scene.cols, size)
-            # Bands of one centre apart: a channel at 1700 nm ends SWIR1 and begins SWIR2.
-            same = np.diff(bands.centres_nm, prepend=0) == 0
-            write_header(new_hdr, shape, bands.centres_nm + 1e-3 * same, **fields)
-        part.replace(img)
-        bands.tell_clipped()
-    if not png.exists():
-        quick_look(open_scene(out), png)
+    pieces = in_pieces(network, bands, size if model.any_bands else BANDS, model.unmixes)
+    with locked(img):
+        mine = out.is_file() and fields[_IDENTITY].encode() in out.read_bytes()
+        keep(*[out] * (not mine), beside=[img, png], force=force or mine)
+        if not (mine and img.exists()):
+            part = _part(out, fields[_IDENTITY])
+            _write_pixels(part, img, pieces, (size, scene.rows, scene.cols), scale, progress)
+            for old in (img, png):  # never beside a header that is not theirs
+                old.unlink(missing_ok=True)
+            with replacing(out) as new_hdr:
+                shape = (scale * scene.rows, scale * scene.cols, size)
+                # Bands of one centre apart: a channel at 1700 nm ends SWIR1 and begins SWIR2.
+                same = np.diff(bands.centres_nm, prepend=0) == 0
+                write_header(new_hdr, shape, bands.centres_nm + 1e-3 * same, **fields)
+            part.replace(img)
+            bands.tell_clipped()
+        if not png.exists():
+            quick_look(open_scene(out), png)
 
 
 def _check(scene: Scene, run: Path, record: dict[str, Any]) -> None:
@@ -238,7 +238,7 @@ def _header_fields(bands: SceneBands, run: Path, record: dict[str, Any]) -> dict
     fields = resampled_fields(scene, scale, finer=True)
     fields["description"] = (
         f"{scene.name} enlarged by {scale} with {spec(record['model']).label} "
-        f"(run {run.resolve().name}, asnlsr {version('asnlsr')}); radiance, W m-2 sr-1 nm-1"
+        f"(run {run.resolve().name}, asnlsr {version('asnlsr')}); {scene.quantity}"
     )
     if bands.fwhm_nm is not None:
         fields["fwhm"] = [f"{value:.10g}" for value in bands.fwhm_nm]
@@ -281,6 +281,10 @@ def _write_pixels(
             for block in blocks:
                 for z in np.split(block, range(_WRITE_ROWS, block.shape[1], _WRITE_ROWS), 1):
                     radiance = np.moveaxis(unscale(z), 0, -1)
+                    if not np.isfinite(radiance).all():
+                        raise ValueError(
+                            f"{img}: the network gives NaN or infinity; train it again"
+                        )
                     file.write(np.ascontiguousarray(radiance, dtype="<f4").data)
                 file.flush()
                 bar.update()

@@ -86,12 +86,22 @@ def test_real_sensors_share_their_bands(shared):
         assert np.ptp(centres, axis=0).max() < 0.5
 
 
+@pytest.mark.parametrize("end", [2417, 2300, 2110])
+def test_domain_covered_in_part(end):
+    with pytest.warns(UserWarning, match=f"SWIR2: only 1700-{end} of 1700-2500 nm"):
+        weights, centres = bin_response(SWIR2, np.linspace(1700, end, 150))
+    assert weights.shape == (30, 150)
+    np.testing.assert_allclose(weights.sum(1), 1)
+    np.testing.assert_allclose(centres[[0, -1]], [1700, end])
+    assert all(outside_cut(SWIR2, centre) for centre in centres)
+
+
 @pytest.mark.parametrize(
     ("wavelength", "usable", "reason"),
     [
         (np.linspace(400, 1000.5, 200), None, "SWIR1.*not covered.*1 usable"),
         (np.linspace(400, 900, 200), None, "SWIR1.*not covered.*0 usable"),
-        (np.linspace(1000, 1600, 200), None, "SWIR1.*not covered.*all of 1000-1700 nm"),
+        (np.linspace(1000, 1340, 200), None, "SWIR1.*not covered.*most of 1000-1700 nm"),
         (np.linspace(1000, 1700, 40), None, "27 usable channels outside the cut; 30 are"),
         (EVEN_300, ~((EVEN_300 > 1100) & (EVEN_300 < 1150)), "no usable channel near 11"),
     ],

@@ -5,14 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
 from asnlsr.config import setting
+from asnlsr.files import locked
 from asnlsr.scenes.bands import DOMAINS
-from asnlsr.scenes.envi import write_scene
+from asnlsr.scenes.envi import open_scene, write_scene
 from asnlsr.tiles.store import read_split
 from tests.conftest import make_scene, smooth_radiance
 
@@ -359,6 +362,38 @@ def test_train_evaluate_table(asnlsr, tiny_tiles, tiny_split, tmp_path):
     assert "\\begin{tabular}" in asnlsr("table", metrics, "--format", "latex")[1]
 
 
+def test_training_that_diverges_leaves_no_run(asnlsr, tiny_tiles, tiny_split, tmp_path):
+    """Whether the loss or only the last weights are not finite; the same command says it again."""
+    for log_every in (1, 4):
+        run = tmp_path / f"run{log_every}"
+        settings = ["lr=1e30", "steps=4", f"log_every={log_every}", "batch=2"]
+        options = [word for setting in settings for word in ("--set", setting)]
+        for _ in range(2):
+            result = run_train(asnlsr, tiny_tiles, tiny_split, run, "esrt", *options)
+            assert_refused(result, "diverged")
+        assert not {path.name for path in run.iterdir()} & {"run.json", "weights.safetensors"}
+
+
+def test_nan_is_accepted_nowhere(asnlsr, tiny_scenes, tiny_tiles, tiny_split, tmp_path):
+    run, metrics = tmp_path / "run", tmp_path / "m.csv"
+    options = ("--set", "steps=1", "--set", "batch=2")
+    assert run_train(asnlsr, tiny_tiles, tiny_split, run, "esrt", *options)[0] == 0
+    files = ["--tiles", tiny_tiles, "--split", tiny_split]
+    assert asnlsr("evaluate", run, *files, "--out", metrics)[0] == 0
+    rows = pd.read_csv(metrics)
+    rows.loc[3, "value"] = np.nan
+    rows.to_csv(metrics, index=False)
+    assert_refused(asnlsr("table", metrics), "m.csv", "1 values are NaN")
+    weights = load_file(run / "weights.safetensors")
+    next(iter(weights.values())).view(-1)[0] = np.inf
+    save_file(weights, run / "weights.safetensors")
+    result = asnlsr("evaluate", run, *files, "--out", tmp_path / "n.csv")
+    assert_refused(result, "weights.safetensors", "not finite")
+    result = asnlsr("upscale", tiny_scenes[0], "--run", run, "--out", tmp_path / "hr.hdr")
+    assert_refused(result, "weights.safetensors", "not finite")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.csv", "run"]
+
+
 def test_best_is_a_method_without_target_truth(asnlsr, tiny_tiles, tiny_split, tmp_path):
     options = ("--set", "steps=2", "--set", "batch=2")
     code, _, _ = run_train(asnlsr, tiny_tiles, tiny_split, tmp_path / "run", "best", *options)
@@ -386,7 +421,7 @@ def test_what_exists_is_kept_unless_forced(asnlsr, tiny_scenes, tiny_tiles, tiny
     assert run_train(asnlsr, tiny_tiles, tiny_split, run, "linear")[0] == 0
     for out, job in jobs.items():
         assert asnlsr(*job, "--out", tmp_path / out)[0] == 0
-    for path in [tmp_path / "split.json", tmp_path / "m.csv", tmp_path / "low.img"]:
+    for path in [tmp_path / "split.json", tmp_path / "m.csv"]:
         path.write_text("mine")
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     for out, job in jobs.items():
@@ -397,7 +432,85 @@ def test_what_exists_is_kept_unless_forced(asnlsr, tiny_scenes, tiny_tiles, tiny
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == kept
     for out, job in jobs.items():
         assert asnlsr(*job, "--out", tmp_path / out, "--force")[0] == 0
-    assert "mine" not in {path.read_bytes()[:4].decode("latin-1") for path in tmp_path.glob("*.*")}
+    assert b"mine" not in {path.read_bytes()[:4] for path in tmp_path.glob("*.*")}
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_what_others_wrote_is_never_replaced(
+    asnlsr, tiny_scenes, tiny_tiles, tiny_split, tmp_path, force
+):
+    """Beside what is named: not even with --force. A name that pixels could have is not taken."""
+    run = tmp_path / "run"
+    assert run_train(asnlsr, tiny_tiles, tiny_split, run, "bicubic")[0] == 0
+    foreign = ["a.img", "b.png", "c", "d.BSQ", "t/swir1.zarr/x", "s/park-0.img", "s/notes.txt",
+               "w/weights.safetensors", "w/config.json"]  # fmt: skip
+    for name in foreign:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
+    small = make_scene(tmp_path / "small.hdr", 20, 16)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    jobs = [(name, ["degrade", tiny_scenes[0]]) for name in ("a.img", "c", "d.BSQ")]
+    jobs += [(name, ["upscale", small, "--run", run]) for name in ("a.img", "b.png", "c")]
+    for name, job in jobs:
+        out = (tmp_path / name).with_suffix(".hdr")
+        assert_refused(asnlsr(*job, "--out", out, *force), tmp_path / name)
+    job = ["prepare", tiny_scenes[0], "--tile", 64, "--out", tmp_path / "t"]
+    assert_refused(asnlsr(*job, *force), "swir1.zarr", "exists already")
+    job = ["simulate", "--scenes", 1, "--size", "32x32", "--out", tmp_path / "s"]
+    assert_refused(asnlsr(*job, *force), tmp_path / "s", "exists already")
+    result = run_train(asnlsr, tiny_tiles, tiny_split, tmp_path / "w", "bicubic")
+    assert_refused(result, "no run but")
+    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_two_at_once(asnlsr, tiny_scenes, tiny_tiles, tiny_split, tmp_path):
+    """The second says so, whatever both write; the lock of one that was killed does not count."""
+    small, run = make_scene(tmp_path / "small.hdr", 20, 16), tmp_path / "run"
+    jobs = {
+        "hr.img": lambda: asnlsr("upscale", small, "--run", run, "--out", tmp_path / "hr.hdr"),
+        "s": lambda: asnlsr("simulate", "--scenes", 1, "--size", "32x32", "--out", tmp_path / "s"),
+        "t/tiles": lambda: asnlsr("prepare", tiny_scenes[0], "--tile", 64, "--out", tmp_path / "t"),
+        "b": lambda: run_train(asnlsr, tiny_tiles, tiny_split, tmp_path / "b", "linear"),
+    }
+    assert run_train(asnlsr, tiny_tiles, tiny_split, run, "bicubic")[0] == 0
+    for name, job in jobs.items():
+        with locked(tmp_path / name):
+            assert_refused(job(), tmp_path / name, "another asnlsr is writing there")
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).with_name(f".{(tmp_path / name).name}.lock").touch()
+        assert job()[0] == 0
+    assert not [*tmp_path.rglob(".*.lock"), *tmp_path.rglob(".*.tmp")]
+
+
+def test_files_follow_the_umask(asnlsr, tiny_tiles, tiny_split, tmp_path):
+    for mask in (0o022, 0o002, 0o077):
+        old = os.umask(mask)
+        try:
+            assert run_train(asnlsr, tiny_tiles, tiny_split, tmp_path / f"{mask}", "esrt",
+                             "--set", "steps=1", "--set", "batch=2")[0] == 0  # fmt: skip
+        finally:
+            os.umask(old)
+        # Of the checkpoint Lightning's writer decides, which looks at the umask once.
+        for path in (tmp_path / f"{mask}").glob("*[!t]"):
+            assert path.stat().st_mode & 0o777 == 0o666 & ~mask, path
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda b: b"", lambda b: b[:-100], lambda b: b[:2000], lambda b: b"x"]
+)
+def test_damaged_checkpoint(asnlsr, tiny_tiles, tiny_split, tmp_path, spoil):
+    """It is named; the training begins anew and ends with the same weights."""
+    run, options = tmp_path / "run", ("--set", "steps=2", "--set", "batch=2")
+    assert run_train(asnlsr, tiny_tiles, tiny_split, run, "esrt", *options)[0] == 0
+    whole = (run / "weights.safetensors").read_bytes()
+    for name in ("run.json", "weights.safetensors"):
+        (run / name).unlink()
+    (run / "last.ckpt").write_bytes(spoil((run / "last.ckpt").read_bytes()))
+    code, _, err = run_train(asnlsr, tiny_tiles, tiny_split, run, "esrt", *options)
+    assert code == 0
+    assert "last.ckpt: damaged; the training begins anew" in err
+    assert (run / "weights.safetensors").read_bytes() == whole
 
 
 def test_run_among_scenes_is_refused(asnlsr, tiny_scenes, tiny_tiles, tiny_split):
@@ -483,6 +596,27 @@ def test_interrupt_ends_with_130(asnlsr, tiny_scenes, tmp_path, monkeypatch):
     assert code == 130
     assert "Traceback" not in err
     assert not (tmp_path / "t").exists()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1"])
+def test_any_locale(tiny_scenes, tmp_path, encoding):
+    """What is printed and written is UTF-8, or would be lost: arrows, names, units."""
+    row = "bicubic,0,blind,warm,swir2,psnr,30\n"
+    (tmp_path / "m.csv").write_text("model,seed,protocol,recipe,domain,metric,value\n" + row)
+    make_scene(tmp_path / "plaža.hdr", 32, 32, data_units="µW/(cm² sr nm)")
+    environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    environment |= {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(Path.cwd())}
+    for arguments in (["table", "m.csv"], ["degrade", "plaža.hdr", "--out", "b.hdr"],
+                      ["degrade", "plaža.hdr", "--out", "b.hdr"]):  # fmt: skip
+        command = [sys.executable, "-m", "asnlsr.cli", *arguments]
+        result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+        assert b"Traceback" not in result.stderr
+        if arguments[0] == "table":
+            assert "PSNR (dB) ↑" in result.stdout.decode()
+    assert result.returncode == 2  # the output exists by now
+    np.testing.assert_allclose(
+        open_scene(tmp_path / "b.hdr").read_rows(0, 8).mean(), 2e-4, rtol=0.3
+    )
 
 
 def test_wrong_input_in_a_process_of_its_own(tmp_path):

@@ -157,3 +157,14 @@ def test_disk_that_is_too_small(asnlsr, tiny_scenes, tmp_path, small_files):
     result = asnlsr("degrade", tiny_scenes[0], "--out", tmp_path / "lr.hdr")
     assert_refused(result, "lr.img", "File too large")
     assert not list(tmp_path.iterdir())
+
+
+def test_quantity_is_carried(tmp_path):
+    fields = {"code": 12, "reflectance_scale_factor": 10000}
+    hdr = write_by_hand(tmp_path / "s.hdr", np.full((40, 40, 3), 5000), **fields)
+    degrade_scene(hdr, tmp_path / "low.hdr", progress=False)
+    scene = open_scene(tmp_path / "low.hdr")
+    np.testing.assert_allclose(scene.read_rows(0, 10), 0.5, rtol=1e-5)
+    assert scene.quantity == "reflectance"
+    assert scene.header["description"].endswith("; reflectance")
+    assert "data units" not in scene.header

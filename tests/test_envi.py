@@ -1,10 +1,15 @@
 """ENVI files written byte by byte here, read by the package."""
 
+import os
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from spectral.io import envi
 
 from asnlsr.scenes.envi import open_scene, write_scene
+from asnlsr.scenes.header import RADIANCE, REFLECTANCE
 from tests.conftest import make_scene
 
 MAP = ["UTM", "1", "1", "500000", "4100000", "3", "2.5", "11", "North", "WGS-84"]
@@ -116,6 +121,248 @@ def test_ignored_values_are_no_radiance(tmp_path, code, value):
     text = scene.hdr.read_text().replace(f"value = {value}", "value = 1e9")
     scene.hdr.write_text(text)
     assert np.isfinite(open_scene(scene.hdr).read_rows(0, 2)).all()
+
+
+# Files beside each other, the header that is opened, its interleave, and whose pixels it describes:
+# a name, or words of the refusal.
+@pytest.mark.parametrize(
+    ("files", "hdr", "interleave", "expected"),
+    [
+        ("rad rad.img rad.img.hdr", "rad.hdr", "bip", "rad"),
+        ("rad rad.img", "rad.img.hdr", "bip", "rad.img"),
+        ("rad rad.img", "rad.hdr", "bip", "rad"),
+        ("rad.img rad.img.hdr", "rad.hdr", "bip", ["rad.hdr", "no pixel file"]),
+        ("rad.img rad.img.hdr rad.dat", "rad.hdr", "bip", "rad.dat"),
+        ("conv.bil conv.bsq", "conv.hdr", "bsq", "conv.bsq"),
+        ("conv.bil conv.bsq", "conv.hdr", "BIL", "conv.bil"),
+        ("conv.bil conv.img", "conv.hdr", "bsq", "conv.img"),
+        ("conv.bil", "conv.hdr", "bsq", ["conv.bil is not bsq"]),
+        ("cal.raw cal.dat", "cal.hdr", "bip", ["cal.hdr", "cal.raw", "cal.dat"]),
+        ("cal.raw cal.RAW", "cal.hdr", "bip", ["cal.hdr", "cal.raw", "cal.RAW"]),
+        ("UP.IMG", "UP.HDR", "bip", "UP.IMG"),
+        ("UP.Raw", "UP.hdr", "bip", "UP.Raw"),
+        ("up.dat", "UP.HDR", "bip", "up.dat"),
+        ("up.img UP.IMG", "UP.hdr", "bip", "UP.IMG"),
+        ("other.img s.png s.txt", "s.hdr", "bip", ["s.hdr", "no pixel file"]),
+    ],
+)
+def test_pixels_belong_to_one_header(tmp_path, files, hdr, interleave, expected):
+    make = write_by_hand(tmp_path / "made.hdr", np.zeros((2, 3, 4)))
+    (tmp_path / hdr).write_text(make.read_text().replace("= bip", f"= {interleave}"))
+    for name in files.split():
+        content = [ord(c) for c in name.ljust(24)]  # each tells whose it is
+        (tmp_path / name).write_bytes(np.array(content, "<f4").tobytes())
+    make.unlink()
+    make.with_suffix(".img").unlink()
+    if isinstance(expected, list):
+        with pytest.raises((ValueError, FileNotFoundError)) as refused:
+            open_scene(tmp_path / hdr)
+        assert all(word in str(refused.value) for word in expected)
+    else:
+        scene = open_scene(tmp_path / hdr)
+        assert scene.img == tmp_path / expected
+        assert scene.read_rows(0, 2)[0, 0, 0] == ord(expected[0])
+
+
+def said(hdr, **fields):
+    """Write a scene of 2 x 3 x 4 pixels that holds 0 to 23, with what its header says besides."""
+    return write_by_hand(hdr, np.arange(24).reshape(2, 3, 4), "bil", 12, **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "factor", "quantity"),
+    [
+        ({"reflectance_scale_factor": 10000}, 1e-4, REFLECTANCE),
+        ({"reflectance_scale_factor": 1}, 1, REFLECTANCE),
+        ({"data_units": "Reflectance"}, 1, REFLECTANCE),
+        ({"data_units": "surface reflectance", "reflectance_scale_factor": 100}, 0.01, REFLECTANCE),
+        ({"data_units": "W/m2/sr/nm"}, 1, RADIANCE),
+        ({"data_units": "W m-2 sr-1 nm-1"}, 1, RADIANCE),
+        ({"data_units": "W/(m^2 * sr * um)"}, 1e-3, RADIANCE),
+        ({"data_units": "Wm⁻²sr⁻¹µm⁻¹"}, 1e-3, RADIANCE),
+        ({"data_units": "mW / (m**2 nm sr)"}, 1e-3, RADIANCE),
+        ({"data_units": "uW/cm^2/nm/sr"}, 1e-2, RADIANCE),
+        ({"data_units": "microwatts per cm^2 per nm per steradian"}, 1e-2, RADIANCE),
+        ({"data_units": "W cm-2 sr-1 micron-1"}, 10, RADIANCE),
+        ({"data_gain_values": "{2, 2, 2, 2}", "data_units": "uW/(cm2 sr nm)"}, 0.02, RADIANCE),
+        (
+            {"file_compression": 0, "major_frame_offsets": "{0, 0}", "scale_factor": 1.0},
+            1,
+            RADIANCE,
+        ),
+    ],
+)
+def test_quantity_is_honoured(tmp_path, fields, factor, quantity):
+    scene = open_scene(said(tmp_path / "s.hdr", **fields))
+    expected = np.arange(24).reshape(2, 3, 4) * factor
+    np.testing.assert_allclose(scene.read_rows(0, 2), expected, rtol=1e-6)
+    assert scene.quantity == quantity
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"data_units": "DN"}, "data units = DN"),
+        ({"data_units": "W/m2/nm"}, "data units"),  # irradiance
+        ({"data_units": "W/m2/sr"}, "data units"),  # of all wavelengths together
+        ({"data_units": "100 * W/(m2 sr nm)"}, "data units"),
+        ({"data_units": "reflectance in percent"}, "data units"),
+        ({"reflectance_scale_factor": 0}, "reflectance scale factor"),
+        ({"reflectance_scale_factor": 100, "data_units": "W/m2/sr/nm"}, "of radiance: remove"),
+        ({"reflectance_scale_factor": 100, "data_gain_values": "{2, 2, 2, 2}"}, "gain or offset"),
+        ({"data_reflectance_gain_values": "{2, 2, 2, 2}"}, "data reflectance gain values"),
+        ({"data_scale_factor": 0.1}, "data scale factor = 0.1"),
+        ({"scale_factor": 100}, "scale factor"),
+        ({"radiance_offset": -5}, "radiance offset"),
+        ({"data_bias": 3}, "data bias"),
+        ({"file_compression": 1}, "file compression"),
+        ({"major_frame_offsets": "{8, 0}"}, "major frame offsets"),
+        ({"file_type": "ENVI Classification"}, "file type = ENVI Classification"),
+        ({"units": "GHz"}, "wavelength units = GHz"),
+        ({"units": "Index"}, "wavelength units"),
+    ],
+)
+def test_quantity_that_is_not_honoured_is_refused(tmp_path, fields, words):
+    with pytest.raises(ValueError, match=r"s\.hdr") as refused:
+        open_scene(said(tmp_path / "s.hdr", **fields))
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
+@pytest.mark.parametrize(
+    ("unit", "nm"),
+    [("nm", 1), ("NM", 1), ("Nanometer", 1), ("nanometres", 1), ("Micrometer", 1e3), ("um", 1e3),
+     ("Microns", 1e3), ("micron", 1e3), ("\xb5m", 1e3), ("\xb5M", 1e3), ("Angstroms", 0.1)],
+)  # fmt: skip
+def test_units_of_wavelength(tmp_path, unit, nm, encoding):
+    hdr = said(tmp_path / "s.hdr", units=unit, wavelength=[v / nm for v in (1000, 1100, 1250, 2e3)])
+    hdr.write_text(hdr.read_text(), encoding=encoding)
+    np.testing.assert_allclose(open_scene(hdr).wavelength_nm, [1000, 1100, 1250, 2000])
+
+
+LOOSE = """
+
+ENVI
+; lines = 7
+  Description = {park {north; west}
+  samples = 9
+}
+SAMPLES=3 ; columns
+Lines\t=   2,
+bands = 4
+header offset = 0;none
+data type = 12
+interleave = BIL ; by lines
+wavelength units = Nanometers ; in air
+wavelength =
+{1000, 1100, ; the first two
+ 1250, 2000,
+}
+bbl = { 1, 1, 0, 1 } ; bad = 0
+byte order = 0"""
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
+def test_loose_header(tmp_path, newline):
+    hdr = said(tmp_path / "s.hdr")
+    hdr.write_bytes(LOOSE.replace("\n", newline).encode())
+    scene = open_scene(hdr)
+    assert (scene.rows, scene.cols, scene.channels) == (2, 3, 4)
+    assert scene.wavelength_nm.tolist() == [1000, 1100, 1250, 2000]
+    assert scene.usable.tolist() == [True, True, False, True]
+    assert scene.header["description"].split() == ["park", "{north;", "west}", "samples", "=", "9"]
+    np.testing.assert_array_equal(scene.read_rows(0, 2), np.arange(24).reshape(2, 3, 4))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("lines = 2\nlines = 3", "lines stands there twice"), ("bbl = {1, 1", "bbl: its brace")],
+)
+def test_header_that_contradicts_itself(tmp_path, text, words):
+    hdr = said(tmp_path / "s.hdr")
+    hdr.write_text(hdr.read_text().replace("lines = 2", text))
+    with pytest.raises(ValueError, match=words):
+        open_scene(hdr)
+
+
+# --- any header --------------------------------------------------------------------------------
+
+FUZZ = settings(
+    max_examples=int(os.environ.get("ASNLSR_FUZZ", 60)),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+SPACES = st.text(" \t", max_size=3)
+COMMENTS = st.sampled_from(["", " ; a comment", ";bands = 9", " ;", ","])
+
+
+@st.composite
+def headers(draw):
+    """Draw values, the bytes of a file that holds them, and the text of a header that says how."""
+    rows, cols, channels = (draw(st.integers(1, 4)) for _ in range(3))
+    code, interleave = (
+        draw(st.sampled_from(list(ENVI_TYPES))),
+        draw(st.sampled_from(["bip", "bil", "bsq"])),
+    )
+    big, lead = draw(st.booleans()), draw(st.integers(0, 9))
+    least = 0 if ENVI_TYPES[code][0] == "u" else -100
+    count = rows * cols * channels
+    values = draw(st.lists(st.integers(least, 120), min_size=count, max_size=count))
+    values = np.array(values).reshape(rows, cols, channels)
+    nm = sorted(draw(st.sets(st.integers(400, 2500), min_size=channels, max_size=channels)))
+    unit, per_nm = draw(st.sampled_from([("Nanometers", 1), ("nm", 1), ("um", 1e-3), ("µm", 1e-3)]))
+    gain = draw(st.lists(st.sampled_from([0.5, 1, 2]), min_size=channels, max_size=channels))
+    breaks = draw(st.sampled_from([", ", ",", " ,\n ", ",;comment\n"]))
+    fields = {
+        "samples": cols, "lines": rows, "bands": channels, "data type": code,
+        "interleave": draw(st.sampled_from([interleave, interleave.upper()])),
+        "header offset": lead, "byte order": int(big), "wavelength units": unit,
+        "wavelength": [value * per_nm for value in nm], "data gain values": gain,
+        "description": "{any {words} bands = 7 ; and\n lines = 9}",
+    }  # fmt: skip
+    lines = []
+    for name, value in draw(st.permutations(list(fields.items()))):
+        before, after, comment = draw(SPACES), draw(SPACES), draw(COMMENTS)
+        if isinstance(value, list):
+            value = "{" + breaks.join(map(str, value)) + draw(st.sampled_from(["}", ",}", "\n}"]))
+        name = draw(st.sampled_from([name, name.upper(), name.title()]))
+        lines.append(f"{before}{name}{after}={before}{value}{after}{comment}")
+    newline = draw(st.sampled_from(["\n", "\r\n", "\n\n"]))
+    text = draw(st.sampled_from(["ENVI", "\nENVI ", "envi"])) + newline + newline.join(lines)
+    text = text.encode(draw(st.sampled_from(["utf-8", "utf-8-sig", "latin-1", "utf-16"])))
+    ordered = np.einsum(f"rci->{FILE_ORDER[interleave]}", values)
+    stored = ordered.astype((">" if big else "<") + ENVI_TYPES[code])
+    return values * np.array(gain), nm, text, b"\7" * lead + stored.tobytes()
+
+
+@FUZZ
+@given(drawn=headers())
+def test_fuzz_any_valid_header_is_read_exactly(tmp_path, drawn):
+    values, nm, text, pixels = drawn
+    (tmp_path / "s.hdr").write_bytes(text)
+    (tmp_path / "s.img").write_bytes(pixels)
+    scene = open_scene(tmp_path / "s.hdr")
+    np.testing.assert_array_equal(scene.read_rows(0, scene.rows), values)
+    np.testing.assert_allclose(scene.wavelength_nm, nm)
+
+
+@FUZZ
+@given(drawn=headers(), data=st.data())
+def test_fuzz_any_damaged_header_ends_in_one_line(tmp_path, drawn, data):
+    """Or is one of another scene that fits the same bytes."""
+    _, _, text, pixels = drawn
+    start = data.draw(st.integers(0, len(text)))
+    stop = data.draw(st.integers(start, min(len(text), start + 20)))
+    spoilt = text[:start] + data.draw(st.binary(max_size=8)) + text[stop:]
+    (tmp_path / "s.hdr").write_bytes(spoilt)
+    (tmp_path / "s.img").write_bytes(pixels)
+    told = str(tmp_path)
+    try:
+        scene = open_scene(tmp_path / "s.hdr")
+        assert scene.read_rows(0, scene.rows).shape == (scene.rows, scene.cols, scene.channels)
+    except (ValueError, OSError) as error:
+        told = str(error)
+    assert str(tmp_path) in told
 
 
 def test_real_scenes_are_calibrated(shared):

@@ -1,7 +1,11 @@
 """One list of packages: pyproject, constraints, environment.yml and what is installed agree."""
 
 import ast
+import json
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -15,6 +19,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
+from snakemake.cli import parse_config
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -143,3 +148,69 @@ def test_make_help_names_every_target():
         text=True,
     ).stdout
     assert [line.split()[0] for line in shown.splitlines()[: len(targets)]] == targets
+
+
+# --- somebody else's machine ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def make(tmp_path):
+    """Return what `make -n` would do in a checkout whose environment was made in a folder."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+
+    def dry(*arguments, made_in=tmp_path, **environment):
+        (tmp_path / ".venv").mkdir(exist_ok=True)
+        (tmp_path / ".venv/pyvenv.cfg").write_text(f"command = python -m venv {made_in}/.venv\n")
+        (tmp_path / ".venv/stamp").touch()
+        command, environment = ["make", "-n", *arguments], os.environ | environment
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    return dry
+
+
+def test_environment_of_another_checkout_is_made_anew(make):
+    assert "-m venv" not in make("lab")
+    assert "rm -rf .venv\n" in make("lab", made_in="/elsewhere")
+
+
+def test_home_that_cannot_be_written_to(make, tmp_path):
+    show = ["-f", "Makefile", "--eval", "show: ; @echo home=$$HOME path=$$JUPYTER_PATH", "show"]
+    make()
+    for home, expected in (("/nonexistent", tmp_path / "build/home"), (str(tmp_path), tmp_path)):
+        environment = os.environ | {"HOME": home, "JUPYTER_PATH": "/foreign"}
+        found = subprocess.run(
+            ["make", "-s", *show], cwd=tmp_path, env=environment, capture_output=True, text=True
+        )
+        assert found.stdout == f"home={expected} path=\n"
+
+
+@pytest.mark.parametrize("name", ["2024", "007", "1e3", "2024_05", "true", "field"])
+def test_any_name_of_scenes(make, tmp_path, name):
+    (tmp_path / name).mkdir()
+    commands = make("real", f"SCENES={name}", f"SCENES_NAME={name}")
+    (line,) = [line for line in commands.splitlines() if "table_and_runs" in line]
+    entries = shlex.split(line.split("--config ")[1])
+    config = parse_config(entries)
+    assert (config["dataset"], config["scenes_dir"]) == (name, f"./{name}")
+
+
+def test_chapter_runs_in_the_python_of_the_book(tmp_path):
+    kernel = tmp_path / "foreign/kernels/python3"
+    kernel.mkdir(parents=True)
+    spec = {"argv": ["/bin/false", "{connection_file}"], "display_name": "x", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(spec))
+    notebook = nbformat.v4.new_notebook()
+    notebook.metadata.kernelspec = spec | {"name": "python3"}
+    cells = ["SEED = 1", "import sys; print(sys.executable, SEED, repr(DATASET))"]
+    notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    script = ROOT / "workflow/run_chapter.py"
+    command = [sys.executable, script, tmp_path / "a.ipynb", tmp_path / "b.ipynb"]
+    environment = os.environ | {"JUPYTER_PATH": str(tmp_path / "foreign")}
+    subprocess.run([*command, "SEED=3", "DATASET=2024"], env=environment, check=True)
+    (output,) = nbformat.read(tmp_path / "b.ipynb", 4).cells[-1].outputs
+    assert output.text == f"{sys.executable} 3 '2024'\n"

@@ -11,6 +11,7 @@ import time
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from email.utils import formatdate
 
 import pytest
 import tenacity
@@ -215,6 +216,9 @@ def test_addresses():
         "https://h.org/s/Ab1?path=%2Fradiance": "https://h.org/public.php/webdav",
         "https://h.org/s/Ab1/download": "https://h.org/public.php/webdav",
         "https://h.org/public.php/dav/files/Ab1": "https://h.org/public.php/dav/files/Ab1",
+        "https://h.org/public.php/dav/files/a-B_1/sub": "https://h.org/public.php/dav/files/a-B_1",
+        "https://h.org/s/a-B_1.c~d#pictures": "https://h.org/public.php/webdav",
+        " HTTPS://h.org/c/s/a-B/authenticate/showShare?x=1#y\n": "HTTPS://h.org/c/public.php/webdav",
     }.items():
         with open_share(url) as client:
             assert client.base_url == base
@@ -288,7 +292,7 @@ def test_two_at_once(share, url, out):
         while IMG not in share.downloads() and not first.done():
             time.sleep(0.02)
         try:
-            with pytest.raises(BlockingIOError, match="another asnlsr fetch is writing there"):
+            with pytest.raises(BlockingIOError, match="another asnlsr is writing there"):
                 fetch(["tiles"], out, url)
         finally:
             share.held.set()
@@ -399,8 +403,51 @@ def test_link_that_is_none(refused, out, link):
     assert not out.exists()
 
 
+@pytest.mark.parametrize("way", ["option", "variable", "prompt"])
+def test_share_with_a_password(asnlsr, share, url, out, monkeypatch, way):
+    """It is asked for by name, is given in three ways, and is never told."""
+    secret = "correct horse"
+    mapping = share.app.config["simple_dc"]["user_mapping"]["*"]
+    mapping[TOKEN]["password"] = secret
+    command = ["fetch", "radiance", "--out", out, "--url", url]
+    assert_refused(asnlsr(*command), "401", "one with a password", "--password")
+    wrong = asnlsr(*command, "--password", "battery staple")
+    assert_refused(wrong, "401", "wrong password")
+    assert "staple" not in wrong[2]
+    if way == "option":
+        command += ["--password", secret]
+    elif way == "variable":
+        monkeypatch.setenv("ASNLSR_PASSWORD", secret)
+    else:
+        monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+        monkeypatch.setattr("typer.prompt", lambda *_, **options: secret * options["hide_input"])
+    code, printed, err = asnlsr(*command)
+    assert (code, printed) == (0, "")
+    assert secret not in err
+    assert_whole(out, RADIANCE)
+
+
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
+def test_busy_server_is_waited_for(share, url, out, monkeypatch, status):
+    waited, later = [], formatdate(time.time() + 90, usegmt=True)
+    busy = iter([(status, "7"), (status, later), None, None, (status, "0")])
+    answer = Share.__call__
+
+    def sometimes(self, environ, start_response):
+        if (refusal := next(busy, None)) is None:
+            return answer(self, environ, start_response)
+        start_response(refusal[0], [("Retry-After", refusal[1]), ("Content-Length", "0")])
+        return []
+
+    monkeypatch.setattr(Share, "__call__", sometimes)
+    monkeypatch.setattr("asnlsr.tiles.fetch.time.sleep", waited.append)
+    fetch(["radiance"], out, url)
+    assert_whole(out, RADIANCE)
+    assert waited == [7, pytest.approx(90, abs=5), 0]
+
+
 def test_other_words_that_are_wrong(refused, url, out):
-    refused("401", link=url.replace(TOKEN, "WrongToken12345"))
+    refused("401", "--password", link=url.replace(TOKEN, "Wrong-Token_12345"))
     refused("refused", link=f"http://127.0.0.1:1/s/{TOKEN}")  # nobody listens there
     refused("'moon'", "tiles, radiance, splits", kinds=("moon",))
     assert not out.exists()

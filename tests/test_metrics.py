@@ -124,6 +124,20 @@ def test_angle_by_hand(a, b, degrees):
     assert angle == pytest.approx(degrees, abs=1e-3)
 
 
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_metric_of_nan_is_nan(bad):
+    """Of the tile that holds it, in any one value, and whatever the other tile is."""
+    truth = 0.1 + 0.8 * torch.rand(3, 4, 32, 32)
+    truth[1, :, 4, 5] = 0  # a zero spectrum is no excuse
+    estimate = truth.clone() + 0.01
+    estimate[:2, 2, 4, 5] = bad
+    for name, values in tile_metrics(estimate, truth, peak=1.0).items():
+        assert not (values[:2].isfinite().any() and math.isnan(bad)), name
+        assert values[2].isfinite(), name
+        if name == "sam_deg":
+            assert values[:2].isnan().all()
+
+
 def test_small_angles_are_exact_where_arccos_is_not():
     angle = spectral_angle(cube(1, 0), cube(1, 1e-5)).item()
     assert angle == pytest.approx(1e-5, rel=1e-4)  # arccos in float32 gives 0

@@ -144,6 +144,7 @@ STEM = "upsample_subnets.0.pre_db.0.bias"
         (lambda w: w.update(more=torch.zeros(1)), ["1 not known", "more"]),
         (lambda w: w.update({STEM: torch.zeros(65)}), ["1 of another shape", STEM]),
         (lambda w: w.update({STEM: 1.0}), ["1 of another shape", STEM]),
+        (lambda w: w.update({STEM: w[STEM] / 0}), ["not finite", STEM]),
         (lambda w: w.clear(), ["missing", "upsample_subnets.0.pre_db.0.weight"]),
     ],
 )
@@ -314,7 +315,8 @@ def test_official_files_train_and_evaluate(imported, random_weights, tmp_path):
     train(Experiment("rcam", "smoke", "as-released", "published", 0, {"steps": 2}), tiles,
           tmp_path / "rcam", progress=False)  # fmt: skip
     name = "ESRTNetwork"
-    import_weights(save(tmp_path / "o.pth", name, random_weights(name)), tmp_path / "esrt")
+    weights = {key: 0.1 * weight for key, weight in random_weights(name).items()}
+    import_weights(save(tmp_path / "o.pth", name, weights), tmp_path / "esrt")
     table = evaluate([tmp_path / "rcam", tmp_path / "esrt"], tiles, progress=False)
     psnr = table[table["metric"] == "psnr"]["value"]
     assert len(psnr) == 4  # one tile in two domains by two networks

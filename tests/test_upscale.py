@@ -112,6 +112,18 @@ def test_header_says_what_made_it(runs, lr, tmp_path):
     assert [float(x) for x in again[1:7]] == pytest.approx([float(x) for x in MAP[1:7]])
 
 
+def test_quantity_is_carried(runs, tmp_path):
+    """In microwatts per square centimetre, a hundred times as large a number."""
+    hdr = make_scene(tmp_path / "s.hdr", 20, 17, data_units="uW/(cm2 sr nm)")
+    upscale(hdr, runs / "bicubic", tmp_path / "hr.hdr", progress=False)
+    scene, radiance = read(tmp_path / "hr.hdr")
+    np.testing.assert_allclose(
+        radiance.mean(), 0.01 * smooth_radiance(20, 17, 151).mean(), rtol=0.1
+    )
+    assert scene.header["data units"] == "W/(m2 sr nm)"
+    assert "W m-2 sr-1 nm-1" in scene.header["description"]
+
+
 def test_quick_look_shows_both_domains_and_is_thinned(runs, tmp_path):
     hdr = make_scene(tmp_path / "long.hdr", 300, 16, channels=61)
     upscale(hdr, runs / "bicubic", tmp_path / "hr.hdr", progress=False)
@@ -179,7 +191,8 @@ def test_killed_and_called_again_gives_the_same_bytes(runs, tall, unbroken, tmp_
     # 800 rows, written 16 at a time and a block ended after 216 and 432: before the first
     # writing, in the middle of the second block, in the middle of the last.
     killed(call, tall, runs / "esrt", tmp_path / "hr.hdr")
-    (left,) = tmp_path.iterdir()  # nothing that could be taken for whole
+    left, *_ = tmp_path.glob(".*.part")
+    assert {path.suffix for path in tmp_path.iterdir()} <= {".part", ".lock"}  # nothing else
     assert (left.name[0], left.suffix) == (".", ".part")
     assert (left.stat().st_size > 0) == (call > 1)
     upscale(tall, runs / "esrt", tmp_path / "hr.hdr", progress=False)
@@ -206,7 +219,7 @@ def test_what_is_written_already_is_not_computed_again(runs, tall, unbroken, tmp
 
     monkeypatch.setattr(module, "enlarged_rows", noted)
     killed(45, tall, runs / "esrt", tmp_path / "hr.hdr")
-    (left,) = tmp_path.iterdir()
+    (left,) = tmp_path.glob("*.part")
     pixels = unbroken["hr.img"]
     for rows in (432, 431, 800):
         left.write_bytes(pixels[: rows * row_bytes])

@@ -68,6 +68,43 @@ def test_any_cube_will_do(tmp_path):
     assert scene.region == [0, 0, SIDE, SIDE]
 
 
+HOLES = np.zeros(CUBE.shape, bool)
+HOLES[:, 3, 4:9] = True
+HOLES[2] = True  # a band of which nothing is left
+
+
+@pytest.mark.parametrize("way", ["mask", "nan", "infinite"])
+def test_masked_values_count_for_no_scale(way):
+    """What stands under a mask, -9999 or NaN, changes nothing: not even the codes beside it."""
+    filled = np.where(HOLES, {"mask": -9999, "nan": np.nan, "infinite": np.inf}[way], CUBE)
+    content = BandBrowser(np.ma.array(filled, mask=HOLES) if way == "mask" else filled, NM).content
+    codes = np.frombuffer(zlib.decompress(content["codes"]), np.uint8).reshape(CUBE.shape)
+    codes = np.cumsum(codes, axis=0, dtype=np.uint8)
+    assert content["masked"]
+    np.testing.assert_array_equal(codes == 255, HOLES)
+    for band in (0, 1, 11):
+        values = CUBE[band][~HOLES[band]]
+        knee, low, step = (content[key][band] for key in ("knee", "low", "step"))
+        assert knee == pytest.approx(np.median(values))
+        ends = knee * np.sinh([low, low + 254 * step])
+        assert ends == pytest.approx([values.min(), values.max()])
+
+
+@pytest.mark.parametrize(
+    "dims",
+    [("y", "x", "band"), ("x", "y", "wavelength"), ("row", "b", "column"), ("lat", "lon", "b")],
+)
+def test_dimensions_go_by_name(dims):
+    place = {"y": 1, "row": 1, "lat": 1, "x": 2, "column": 2, "lon": 2}
+    values = CUBE[:, :BANDS, :BANDS]  # of equal sides: nothing but the names tells
+    bands = next(dim for dim in dims if dim not in place)
+    cube = xr.DataArray(
+        values.transpose([place.get(dim, 0) for dim in dims]),
+        dims=dims, coords={"wavelength_nm": (bands, NM)},
+    )  # fmt: skip
+    assert BandBrowser(cube).content == BandBrowser(values, NM).content
+
+
 OTHER = xr.DataArray(CUBE, dims=("b", "h", "w"), coords={"wavelength_nm": ("b", NM + 1)})
 
 
@@ -77,7 +114,6 @@ OTHER = xr.DataArray(CUBE, dims=("b", "h", "w"), coords={"wavelength_nm": ("b", 
         (CUBE[0], NM, "needs (bands, rows, columns)"),
         (CUBE, NM[:-1], "11 wavelengths"),
         (CUBE, None, "0 wavelengths"),
-        (np.where(CUBE.max() == CUBE, np.nan, CUBE), NM, "holds 1 values that are NaN"),
         ({"a": OTHER, "b": OTHER.assign_coords(wavelength_nm=("b", NM))}, None, "a, b have differ"),
     ],
 )
@@ -132,7 +168,7 @@ def choose(browser, label, text):
     select.find_element("xpath", f"option[. = '{text}']").click()
 
 
-def picture(browser, which):
+def picture(browser, which, parts=slice(3)):
     """Return the colours of a picture at the centres of its 32 x 32 pixels, uint8 (32, 32, 3)."""
     colours = browser.execute_script(
         "const c = document.querySelectorAll('.pictures canvas')[arguments[0]];"
@@ -141,7 +177,7 @@ def picture(browser, which):
     )
     image = np.array(colours[1], np.uint8).reshape(colours[0], colours[0], 4)
     places = ((np.arange(SIDE) + 0.5) * colours[0] / SIDE).astype(int)
-    return image[np.ix_(places, places)][..., :3]
+    return image[np.ix_(places, places)][..., parts]
 
 
 def click(browser, which, row, col):
@@ -175,6 +211,21 @@ def stretched(cube, band):
     """Grey levels of a band between its extremes over all three cubes, which share values."""
     low, high = min(CUBE[band].min(), LOW[band].min()), CUBE[band].max()
     return 255 * (cube[band] - low) / (high - low)
+
+
+@pytest.mark.browser
+def test_masked_pixels_are_left_out(browser, tmp_path):
+    holes = np.broadcast_to(HOLES[0], CUBE.shape)
+    html = BandBrowser(np.ma.array(np.where(holes, -9999, CUBE), mask=holes), NM).html()
+    (tmp_path / "page.html").write_text(f"<!doctype html><meta charset=utf-8>{html}")
+    noticed(browser)
+    browser.get((tmp_path / "page.html").as_uri())
+    wait_for(browser, ".band-browser canvas")
+    for view in ("one band", "three bands", "angle to the last pin"):
+        choose(browser, "show", view)
+        alpha = picture(browser, 0, parts=slice(3, 4))[..., 0]
+        np.testing.assert_array_equal(alpha == 0, HOLES[0])
+    assert noticed(browser)[0] == []
 
 
 @pytest.mark.browser

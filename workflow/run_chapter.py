@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import nbformat
 import papermill
 from PIL import Image
 
+# The kernel `python3` is that of this Python, whatever other kernels the reader has installed.
+os.environ |= {"JUPYTER_PATH": "", "JUPYTER_PREFER_ENV_PATH": "1"}
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -47,5 +50,5 @@ def main(notebook: Path, out: Path, parameters: dict[str, object]) -> None:
 
 if __name__ == "__main__":
     pairs = (argument.split("=", 1) for argument in sys.argv[3:])
-    values = {key: int(value) if value.isdecimal() else value for key, value in pairs}
+    values = {key: int(value) if key == "SEED" else value for key, value in pairs}
     main(Path(sys.argv[1]), Path(sys.argv[2]), values)

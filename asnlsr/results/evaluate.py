@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -66,7 +67,7 @@ def evaluate(
     Raises
     ------
     FileNotFoundError, ValueError
-        If a folder holds no finished run, or the split names absent tiles.
+        If a folder holds no finished run, the split names absent tiles, or a metric is NaN.
 
     Warns
     -----
@@ -88,7 +89,11 @@ def evaluate(
         for domain, pairs in truth.items():
             sr = predict(network, pairs.lr, device)
             measured = _tile_rows(sr, pairs, device_of(device))
-            rows += [keys | {"domain": domain} | row for row in measured]
+            for row in measured:
+                if math.isnan(row["value"]):
+                    fault = f"{row['metric']} of {domain} tile {row['tile']} is NaN"
+                    raise ValueError(f"{run}: {fault}; look at the tile, or train the run again")
+                rows.append(keys | {"domain": domain} | row)
         if spec(record["model"]).unmixes and len(ids) > 1:
             source, target = (encode(network, pairs.lr) for pairs in truth.values())
             both = keys | {"domain": "both", "scene": "", "tile": ""}

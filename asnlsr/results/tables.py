@@ -29,6 +29,8 @@ def read_metrics(path: Path) -> pd.DataFrame:
         rows[["model", "seed", "protocol", "recipe", "domain", "metric"]]
     except (ValueError, KeyError):
         raise ValueError(f"{path}: not a metrics file; make it with asnlsr evaluate") from None
+    if odd := len(rows) - rows["value"].count():
+        raise ValueError(f"{path}: {odd} values are NaN; train those runs again and evaluate them")
     return rows
 
 

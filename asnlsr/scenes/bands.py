@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from asnlsr.scenes.envi import Scene
 logger = logging.getLogger(__name__)
 BANDS = 30
 _FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
-_UNCOVERED = 0.1  # share of a domain that may lie beyond the outermost usable channel
+_SLACK = 0.1  # share of a domain that may lie beyond the outermost usable channel at either end
+_LEAST = 0.5  # share of a domain that the usable channels span; between the two it is told
 
 
 @dataclass(frozen=True)
@@ -70,20 +72,27 @@ def bin_response(
     Raises
     ------
     ValueError
-        If the usable channels do not cover the domain or are too few.
+        If the usable channels are too few or cover less than half of the domain.
+
+    Warns
+    -----
+    UserWarning
+        If they leave out more than a tenth of the domain at one of its ends.
     """
     wavelength = np.asarray(wavelength_nm, dtype=np.float64)
     low, high = domain.low_nm, domain.high_nm
     chosen = (wavelength >= low) & (wavelength <= high)
     chosen &= True if usable is None else np.asarray(usable, dtype=bool)
     channels = wavelength[chosen]
-    slack = _UNCOVERED * (high - low)
     left = np.count_nonzero(domain.keeps(channels))
-    if left < bands or channels[0] > low + slack or channels[-1] < high - slack:
+    if left < bands or channels[-1] - channels[0] < _LEAST * (high - low):
         raise ValueError(
             f"{domain.title} is not covered by the sensor: {left} usable channels outside the cut; "
-            f"{bands} are needed, over all of {low:.0f}-{high:.0f} nm"
+            f"{bands} are needed, over most of {low:.0f}-{high:.0f} nm"
         )
+    if max(channels[0] - low, high - channels[-1]) > _SLACK * (high - low):
+        seen = f"only {channels[0]:.0f}-{channels[-1]:.0f} of {low:.0f}-{high:.0f} nm"
+        warnings.warn(f"{domain.title}: {seen} have usable channels", stacklevel=2)
     bins, centres = _centres(domain, channels[0], channels[-1], bands)
     fwhm = (channels[-1] - channels[0]) / bins
     nearest = np.abs(channels - centres[:, None]).min(axis=1)
@@ -277,4 +286,6 @@ def quick_look(scene: Scene, png: Path) -> None:
     cube = np.stack(lines).transpose(2, 0, 1)
     pictures = [false_colour(cube, scene.wavelength_nm, domain) for domain in DOMAINS]
     with replacing(png) as temporary:
-        matplotlib.image.imsave(temporary, np.concatenate(pictures, 1), format="png")
+        matplotlib.image.imsave(
+            temporary, np.concatenate(pictures, 1), format="png", metadata={"Software": "asnlsr"}
+        )

@@ -14,6 +14,7 @@ from asnlsr.files import keep
 from asnlsr.physics import SIZE, degrade, grid_offset, halo
 from asnlsr.scenes.bands import SceneBands
 from asnlsr.scenes.envi import Scene, check_output, open_scene, write_scene
+from asnlsr.scenes.header import REFLECTANCE
 
 _REACH = SIZE // 2  # the kernel reaches no further, whatever the scale
 _BLOCK_ROWS = 8  # low-resolution rows worked on at a time
@@ -47,13 +48,13 @@ def degrade_scene(
     bands = SceneBands(open_scene(hdr))
     scene, out = bands.scene, Path(out)
     check_output(scene, out)
-    keep(out, out.with_suffix(".img"), force=force)
+    keep(out, beside=[out.with_suffix(".img")], force=force)
     if not 2 <= scale <= SIZE:
         raise ValueError(f"scale {scale}: must be 2 to {SIZE}")
     if min(scene.rows, scene.cols) < scale:
         raise ValueError(f"{hdr}: {scene.rows} x {scene.cols} pixels, too few for scale {scale}")
     fields = resampled_fields(scene, scale, finer=False)
-    fields["description"] = f"{scene.name}, degraded by {scale}; radiance, W m-2 sr-1 nm-1"
+    fields["description"] = f"{scene.name}, degraded by {scale}; {scene.quantity}"
     fields["degraded_by"] = scale
     if not scene.usable.all():
         fields["bbl"] = scene.usable.astype(int).tolist()
@@ -103,6 +104,10 @@ def resampled_fields(scene: Scene, scale: int, finer: bool) -> dict[str, object]
         If the scene has a ``map info`` that cannot be used.
     """
     fields = {key: scene.header[key] for key in _CARRIED if key in scene.header}
+    if scene.quantity == REFLECTANCE:
+        fields["reflectance scale factor"] = 1
+    else:
+        fields["data units"] = "W/(m2 sr nm)"
     if "map info" in scene.header:
         fields["map info"] = _map_info(scene, scale, finer)
     return fields

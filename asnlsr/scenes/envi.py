@@ -3,101 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
-from spectral.io import envi
+from numpy.typing import ArrayLike, NDArray
+from pydantic import ValidationError
 
-from asnlsr.files import replacing
+from asnlsr.files import naming, replacing
+from asnlsr.scenes.fields import read_fields, write_fields
+from asnlsr.scenes.header import INTERLEAVES, RADIANCE, Header
 
-_NM_PER_UNIT = {"nm": 1.0, "nanometers": 1.0, "um": 1e3, "micrometers": 1e3, "microns": 1e3}
-_DTYPE_CODES = {"1": "u1", "2": "i2", "3": "i4", "4": "f4", "5": "f8"} | {
-    "12": "u2", "13": "u4", "14": "i8", "15": "u8"
-}  # fmt: skip
-_BODY_SUFFIXES = (".img", "", ".dat", ".raw", ".bil", ".bip", ".bsq", ".hyspex")
+# What a file of pixels may be called after the name of its header.
+_OTHERS = (".img", ".dat", ".raw", ".bin", ".hyspex", ".rad", ".rdn", ".rfl", ".cube")
+_SUFFIXES = ("", *_OTHERS, *(f".{name}" for name in INTERLEAVES))
 
 # Order of (row, column, channel) axes in the file, and back.
 _AXES = {"bil": (0, 2, 1), "bip": (0, 1, 2), "bsq": (1, 2, 0)}
-
-
-def _one_of(meanings: Mapping[str, object]) -> BeforeValidator:
-    """Replace a word of a header by what it means."""
-
-    def look_up(word: object) -> object:
-        if (key := str(word).strip().lower()) not in meanings:
-            raise ValueError(f"must be one of {', '.join(meanings)}")
-        return meanings[key]
-
-    return BeforeValidator(look_up)
-
-
-def _array(dtype: DTypeLike) -> BeforeValidator:
-    """Turn a list of a header into finite numbers of a type."""
-
-    def convert(values: ArrayLike) -> NDArray[Any]:
-        numbers = np.array(values, dtype=np.float64)
-        if not np.isfinite(numbers).all():
-            raise ValueError("must be finite numbers")
-        return numbers.astype(dtype)
-
-    return BeforeValidator(convert)
-
-
-_Numbers = Annotated[NDArray[np.float64], _array("f8")]
-_Singles = Annotated[NDArray[np.float32], _array("f4")]
-_Flags = Annotated[NDArray[np.bool_], _array("?")]
-
-
-class Header(BaseModel, arbitrary_types_allowed=True):
-    """What an ENVI header says about pixels; an alias is the name of the field in the file."""
-
-    rows: int = Field(alias="lines", gt=0)
-    cols: int = Field(alias="samples", gt=0)
-    channels: int = Field(alias="bands", gt=0)
-    start: int = Field(0, alias="header offset", ge=0)  # byte of the first pixel
-    interleave: Annotated[str, _one_of({name: name for name in _AXES})]
-    code: Annotated[str, _one_of(_DTYPE_CODES)] = Field(alias="data type")
-    order: Annotated[str, _one_of({"0": "<", "1": ">"})] = Field("<", alias="byte order")
-    ignored: float = Field(math.nan, alias="data ignore value")  # as stored; means no data
-    unit_nm: Annotated[float, _one_of(_NM_PER_UNIT)] = Field(alias="wavelength units")
-    # Of every channel; radiance = stored * gain + offset.
-    wavelength_nm: _Numbers = Field(alias="wavelength")
-    fwhm_nm: _Numbers | None = Field(None, alias="fwhm")
-    usable: _Flags = Field(default_factory=lambda d: np.full(d["channels"], True), alias="bbl")
-    gain: _Singles = Field(np.ones(1, np.float32), alias="data gain values")
-    offset: _Singles = Field(np.zeros(1, np.float32), alias="data offset values")
-
-    @model_validator(mode="after")
-    def _check_channels(self) -> Self:
-        """One number per channel; wavelengths of an optical sensor that increase."""
-        for name in self.model_fields_set & {
-            "wavelength_nm",
-            "fwhm_nm",
-            "usable",
-            "gain",
-            "offset",
-        }:
-            if getattr(self, name).shape != (self.channels,):
-                field = type(self).model_fields[name].alias
-                raise ValueError(f"{field} must hold {self.channels} numbers, one per channel")
-        if self.fwhm_nm is not None:
-            self.fwhm_nm = self.unit_nm * self.fwhm_nm
-        self.wavelength_nm = nm = self.unit_nm * self.wavelength_nm
-        if (np.diff(nm) <= 0).any():
-            raise ValueError("wavelengths do not increase; sort the channels")
-        if nm[0] < 100 or nm[-1] > 1e5:
-            seen = f"wavelengths of {nm[0]:g} to {nm[-1]:g} nm are none of an optical sensor"
-            raise ValueError(f"{seen}; look at wavelength units")
-        return self
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the stored numbers."""
-        return np.dtype(self.order + self.code)
 
 
 class Scene(Header):
@@ -120,7 +43,8 @@ class Scene(Header):
         Returns
         -------
         ndarray of float32, shape (r1 - r0, cols, channels)
-            Radiance, NaN where there is no data; for BIL and BSQ files a transposed view.
+            Radiance or reflectance, NaN where there is no data; of BIL and BSQ files a
+            transposed view.
         """
         rows, cols, channels = r1 - r0, self.cols, self.channels
         with self.img.open("rb") as file:
@@ -165,11 +89,9 @@ def open_scene(hdr: Path) -> Scene:
         If the header cannot be used or does not fit the size of the pixel file.
     """
     hdr = Path(hdr)
-    header = _read_header(hdr)
-    img = next(filter(Path.is_file, map(hdr.with_suffix, _BODY_SUFFIXES)), None)
-    if img is None:
-        raise FileNotFoundError(f"{hdr.with_suffix('.img')}: no pixel file beside {hdr.name}")
     try:
+        header = read_fields(hdr)
+        img = _pixels_of(hdr, str(header.get("interleave", "")).lower())
         scene = Scene.model_validate(header | {"hdr": hdr, "img": img, "header": header})
     except ValidationError as error:
         raise ValueError(f"{hdr}: {_in_words(error)}; mend the header") from None
@@ -183,19 +105,38 @@ def open_scene(hdr: Path) -> Scene:
     return scene
 
 
-def _read_header(hdr: Path) -> dict[str, Any]:
-    """Return all fields of an ENVI header as text."""
-    if not hdr.is_file():
-        raise FileNotFoundError(f"{hdr}: no such header file; give the path of the .hdr")
-    try:
-        header: dict[str, Any] = envi.read_envi_header(str(hdr))
-    except (envi.EnviException, ValueError, IndexError) as error:
-        with hdr.open("rb") as file:
-            begins = b"ENVI" in file.read(7)  # after the mark with which some UTF-8 begins
-        reason = "damaged ENVI header, or not plain UTF-8: save it as UTF-8 without BOM"
-        reason = reason if begins else "not an ENVI header; give the .hdr of the scene"
-        raise ValueError(f"{hdr}: {reason}") from error
-    return header
+def _candidates(hdr: Path) -> list[Path]:
+    """List the files that a header may describe, in any case, without those of other headers."""
+    names = {(hdr.stem + suffix).casefold() for suffix in _SUFFIXES}
+    beside = [path for path in hdr.parent.iterdir() if path != hdr and path.is_file()]
+    others = {path.name.casefold() for path in beside}
+    found = [
+        path
+        for path in beside
+        if (name := path.name.casefold()) in names
+        and (name == hdr.stem.casefold() or name + ".hdr" not in others)
+    ]
+    same_case = [path for path in found if path.name.startswith(hdr.stem)]
+    return sorted(same_case or found)
+
+
+def _pixels_of(hdr: Path, interleave: str) -> Path:
+    """Find the file of pixels: X of X.hdr, X.bsq for interleave bsq, or the one of another name."""
+    suffixes = {path: path.name[len(hdr.stem) + 1 :].lower() for path in _candidates(hdr)}
+    rest = set(suffixes.values()) - {"", *INTERLEAVES}
+    for wanted in ({""}, {interleave}, rest):
+        found = [path for path, suffix in suffixes.items() if suffix in wanted]
+        if len(found) > 1:
+            names = " or ".join(path.name for path in found)
+            raise ValueError(
+                f"{hdr}: does it describe {names}? Rename it to that name and .hdr at the end"
+            )
+        if found:
+            return found[0]
+    beside = "".join(f"; {path.name} is not {interleave}" for path in suffixes)
+    raise FileNotFoundError(
+        f"{hdr.with_suffix('.img')}: no pixel file of that or a like name beside {hdr.name}{beside}"
+    )
 
 
 def _in_words(error: ValidationError) -> str:
@@ -234,15 +175,16 @@ def write_scene(
         If the blocks do not add up to ``shape``.
     """
     hdr = Path(hdr)
-    # The header comes last: without it the pixels are not a scene.
-    with replacing(hdr) as new_hdr, replacing(hdr.with_suffix(".img")) as new_img:
-        with new_img.open("wb") as file:
+    img = hdr.with_suffix(".img")
+    with replacing(img) as new_img, replacing(hdr) as new_hdr:
+        with naming(img), new_img.open("wb") as file:
             for block in blocks:
                 file.write(np.ascontiguousarray(block, dtype="<f4").data)
             written = file.tell()
         if written != 4 * math.prod(shape):
             raise ValueError(f"{hdr}: blocks hold {written // 4} values, {shape} asked for")
         write_header(new_hdr, shape, wavelength_nm, **fields)
+        img.unlink(missing_ok=True)  # never beside a header that is not theirs
 
 
 def write_header(
@@ -251,21 +193,25 @@ def write_header(
     """Write the header that goes with float32 pixels in BIP order; see :func:`write_scene`."""
     rows, cols, channels = shape
     header = {
-        "description": "radiance, W m-2 sr-1 nm-1",
+        "description": RADIANCE,
         "samples": cols, "lines": rows, "bands": channels, "header offset": 0,
         "file type": "ENVI Standard", "data type": 4, "interleave": "bip", "byte order": 0,
+        "asnlsr bytes": 4 * math.prod(shape),  # see `asnlsr.files.ours`
         "wavelength units": "Nanometers",
         "wavelength": [f"{value:.10g}" for value in np.asarray(wavelength_nm, dtype=np.float64)],
     } | {key.replace("_", " "): value for key, value in fields.items()}  # fmt: skip
-    envi.write_envi_header(str(path), header)
+    write_fields(path, header)
 
 
 def check_output(scene: Scene, out: Path) -> None:
     """Refuse a name that is no header's, or under which the scene itself or another lies."""
     if out.suffix != ".hdr":
         raise ValueError(f"{out}: the name of the output must end in .hdr")
-    inputs = {scene.hdr.resolve(), scene.img.resolve()}
-    if inputs & {out.resolve(), out.with_suffix(".img").resolve()}:
+    img = out.with_suffix(".img")
+    if {scene.hdr.resolve(), scene.img.resolve()} & {out.resolve(), img.resolve()}:
         raise ValueError(f"{out}: would overwrite its own input; choose another --out")
     if (other := out.with_suffix(".img.hdr")).exists():
         raise ValueError(f"{out}: would overwrite the pixels of {other}; choose another --out")
+    taken = [path for path in _candidates(out) if path != img] if out.parent.is_dir() else []
+    if taken:
+        raise ValueError(f"{out}: would describe {taken[0]} too; choose another --out")

@@ -5,15 +5,16 @@ References: RFC 4918 (WebDAV); RFC 9110, section 14 (ranges).
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import hashlib
 import re
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import BinaryIO, NoReturn, TextIO
+from typing import Any, BinaryIO, NoReturn, TextIO
 from urllib.parse import quote
 
 import httpx
@@ -21,16 +22,18 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ex
 from tqdm.auto import tqdm
 from webdav4.client import Client, ClientError, ResourceNotFound
 
-from asnlsr.files import check_space, naming, sha256
+from asnlsr.files import check_space, locked, naming, sha256
 
 FOLDERS = {"tiles": "processed_tiles", "radiance": "radiance", "splits": "train_val_splits"}
 MANIFEST = "SHA256SUMS"
+PASSWORD = "ASNLSR_PASSWORD"  # environment variable
 TRIES = 6  # of a file in one call
+LONGEST = 600  # seconds that a server may ask to wait
 
 # https, or this machine; a folder of NextCloud; a share's page or its WebDAV address; the token.
 ADDRESS = re.compile(
-    r"((?:https://[^/?#@]+|http://(?:localhost|127\.0\.0\.1)(?::\d+)?)(?:/[^/?#]+)*?)"
-    r"(?:(?:/index\.php)?/s|(/public\.php/dav/files))/(\w+)(?:[/?].*)?"
+    r"((?i:https)://[^/?#@\s]+|http://(?:localhost|127\.0\.0\.1)(?::\d+)?)((?:/[^/?#\s]+)*?)"
+    r"(?:(?:/index\.php)?/s|(/public\.php/dav/files))/([^/?#\s:]+)(?:[/?#].*)?"
 )
 
 
@@ -48,7 +51,33 @@ class RemoteFile:
         return out / f"{self.path}.{version}.part"
 
 
-def fetch(kinds: Sequence[str], out: Path, url: str, dry_run: bool = False) -> list[RemoteFile]:
+class _Patient(httpx.Client):
+    """Asks again after the time that a busy server names."""
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:  # noqa: ANN401
+        for _ in range(TRIES):
+            response = super().send(request, **options)
+            wait = _seconds(response.headers.get("Retry-After", ""))
+            if response.status_code not in (429, 503) or wait is None or wait > LONGEST:
+                break
+            response.close()
+            time.sleep(wait)
+        return response
+
+
+def _seconds(after: str) -> float | None:
+    """Read the header Retry-After: seconds, or a date."""
+    if after.isdecimal():
+        return float(after)
+    try:
+        return max(0.0, parsedate_to_datetime(after).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def fetch(
+    kinds: Sequence[str], out: Path, url: str, dry_run: bool = False, password: str = ""
+) -> list[RemoteFile]:
     """Download what a folder lacks, go on with what was interrupted, verify the rest.
 
     Parameters
@@ -61,6 +90,8 @@ def fetch(kinds: Sequence[str], out: Path, url: str, dry_run: bool = False) -> l
         ``https://HOST/index.php/s/TOKEN`` or ``https://HOST/public.php/dav/files/TOKEN``.
     dry_run : bool
         Write nothing.
+    password : str
+        Of the share, if it has one.
 
     Returns
     -------
@@ -71,12 +102,14 @@ def fetch(kinds: Sequence[str], out: Path, url: str, dry_run: bool = False) -> l
     ------
     ValueError
         For a link, a listing or a file that is not what it should be.
+    PermissionError
+        If the share asks for another password.
     OSError
         If the share cannot be reached or trusted, or the disk is too full.
     """
     if unknown := set(kinds) - set(FOLDERS):
         raise ValueError(f"{min(unknown)!r}: must be one of {', '.join(FOLDERS)}")
-    with open_share(url) as share:
+    with open_share(url, password) as share:
         folders = [FOLDERS[kind] for kind in FOLDERS if kind in (kinds or FOLDERS)]
         files = [file for folder in folders for file in _list_files(share, folder)]
         missing = [file for file in files if not _is_in(out, file)]
@@ -87,10 +120,11 @@ def fetch(kinds: Sequence[str], out: Path, url: str, dry_run: bool = False) -> l
         check_space(out / MANIFEST, sum(file.size for file in missing) - there)
         out.mkdir(parents=True, exist_ok=True)
         with (
+            locked(out / MANIFEST),
             (out / MANIFEST).open("a+", encoding="utf-8", errors="replace") as manifest,
             tqdm(total=sum(f.size for f in files), desc="fetch", unit="B", unit_scale=True) as bar,
         ):
-            checksums = _lock_and_read(manifest)
+            checksums = _read(manifest)
             for file in files:
                 checksum = _obtain(share, file, out, checksums.get(file.path), bar)
                 if file.path not in checksums:
@@ -99,7 +133,7 @@ def fetch(kinds: Sequence[str], out: Path, url: str, dry_run: bool = False) -> l
 
 
 @contextmanager
-def open_share(url: str) -> Iterator[Client]:
+def open_share(url: str, password: str = "") -> Iterator[Client]:
     """Yield a WebDAV client whose base is the root of a public share.
 
     Raises
@@ -109,18 +143,23 @@ def open_share(url: str) -> Iterator[Client]:
     OSError
         In the block, instead of the client's errors: in plain words why a request failed.
     """
-    if (match := ADDRESS.fullmatch(url)) is None:
+    if (match := ADDRESS.fullmatch(url.strip())) is None:
         raise ValueError(f"--url {url}: must be as https://HOST/index.php/s/TOKEN")
-    root, files, token = match.groups()
+    host, folder, files, token = match.groups()
+    root = host + folder
     base = f"{root}{files}/{token}" if files else f"{root}/public.php/webdav"
     # Without this header NextCloud shows a public share only where federation is on.
     headers = {"X-Requested-With": "XMLHttpRequest"}
     try:
-        with httpx.Client(auth=(token, ""), headers=headers, timeout=30, max_redirects=0) as http:
+        with _Patient(auth=(token, password), headers=headers, timeout=30, max_redirects=0) as http:
             yield Client(base, http_client=http)
     except ResourceNotFound as error:
         raise FileNotFoundError(f"{url}: the share has no {error.path!r}") from error
     except (ClientError, httpx.HTTPError) as error:
+        if re.search(r"\b401 \(?Unauthorized", str(error)):
+            fault = "wrong password" if password else "no such share, or one with a password"
+            mend = f"401, {fault}: give --password, or set {PASSWORD}"
+            raise PermissionError(f"{url}: {mend}") from None
         raise ConnectionError(f"{url}: {error!r}; the same command goes on") from error
 
 
@@ -151,12 +190,8 @@ def _is_in(out: Path, file: RemoteFile) -> bool:
     return path.exists()
 
 
-def _lock_and_read(manifest: TextIO) -> dict[str, str]:
-    """Return the SHA-256 of every recorded path; as long as the file is open, none else may."""
-    try:
-        fcntl.flock(manifest, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise BlockingIOError(f"{manifest.name}: another asnlsr fetch is writing there") from None
+def _read(manifest: TextIO) -> dict[str, str]:
+    """Return the SHA-256 of every recorded path."""
     manifest.seek(0)
     lines = [re.fullmatch(r"([0-9a-f]{64})  (.+)\n", line) for line in manifest]
     if None in lines:

@@ -132,7 +132,7 @@ def prepare(
 
 
 def _check_scenes(sources: Sequence[_TiledScene], tile: int) -> None:
-    """Refuse scenes that are too small, of one name or with bands at different wavelengths."""
+    """Refuse scenes too small, of one name, of other quantities or with bands elsewhere."""
     names, centres_nm = set(), sources[0].centres_nm
     for source in sources:
         scene = source.scene
@@ -142,11 +142,15 @@ def _check_scenes(sources: Sequence[_TiledScene], tile: int) -> None:
         if scene.name in names:
             raise ValueError(f"{scene.hdr}: two scenes of this name; rename one of them")
         names.add(scene.name)
+        if scene.quantity != (first := sources[0].scene).quantity:
+            raise ValueError(
+                f"{scene.hdr}: {scene.quantity}, {first.hdr}: {first.quantity}; "
+                "prepare the two apart"
+            )
         shift = np.abs(source.centres_nm - centres_nm).max()
         if shift > np.diff(centres_nm).min() / 2:
-            first = sources[0].scene.hdr
             raise ValueError(
-                f"{scene.hdr}: bands {shift:.1f} nm off {first}; prepare the two apart"
+                f"{scene.hdr}: bands {shift:.1f} nm off {first.hdr}; prepare the two apart"
             )
 
 
@@ -154,14 +158,15 @@ def _check_scenes(sources: Sequence[_TiledScene], tile: int) -> None:
 def new_tiles(out: Path, *others: str, force: bool = False) -> Iterator[Path]:
     """Yield a folder; the stores and other files made in it come to ``out`` at the end, or none."""
     names = [*(f"{domain}.zarr" for domain in DOMAINS), *others]
-    keep(*(out / name for name in names), force=force)
+    stores = [out / name for name in names]
+    keep(beside=stores, force=force)
     with scratch(out / "tiles") as stage:
         yield stage
         # The old ones all go before a new one comes: never one old beside one new.
-        for name in names:
-            remove(out / name)
-        for name in names:
-            (stage / name).replace(out / name)
+        for store in stores:
+            remove(store)
+        for store in stores:
+            (stage / store.name).replace(store)
 
 
 def create_store(

@@ -9,20 +9,23 @@ import re
 import resource
 import subprocess
 import sys
-from contextlib import suppress
+import warnings
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from asnlsr.config import Experiment
 from asnlsr.device import Device, device_of
-from asnlsr.files import replacing
+from asnlsr.files import locked, ours, replacing
 from asnlsr.models.registry import build, spec
 from asnlsr.tiles.store import TileSet
 
@@ -44,6 +47,23 @@ class RunFolder:
         """Lightning checkpoint from which a killed run goes on."""
         return self.folder / "last.ckpt"
 
+    def whole_checkpoint(self) -> Path | None:
+        """Return the checkpoint if it is there; remove a damaged one, with a warning."""
+        if not self.checkpoint.exists():
+            return None
+        try:
+            torch.load(self.checkpoint, map_location="cpu", weights_only=True)["run"]["history"]
+        except Exception:  # torch raises a dozen kinds for a damaged file
+            warnings.warn(f"{self.checkpoint}: damaged; the training begins anew", stacklevel=2)
+            self.checkpoint.unlink()
+            return None
+        return self.checkpoint
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Lock the folder; the processes that share a batch go in with the first of them."""
+        shared = os.environ.get("LOCAL_RANK", "0") != "0"
+        return nullcontext() if shared else locked(self.folder)
+
     def identity(self) -> dict[str, Any]:
         """Return what must be equal for two runs to end with the same weights on one device."""
         asked = asdict(self.experiment) | {"settings": dict(self.experiment.settings)}
@@ -63,7 +83,7 @@ class RunFolder:
         """Whether the folder holds this very run, complete; refuse another run or anything else."""
         if not (self.folder / "run.json").exists():
             there = {path.name for path in self.folder.glob("[!.]*")}
-            if there and not there & {"begun.json", "weights.safetensors"}:
+            if there and not ours(self.folder / "begun.json"):
                 raise ValueError(f"{self.folder}: no run but {min(there)}; choose another --out")
             return False
         past, identity = read_run(self.folder), self.identity()
@@ -92,7 +112,14 @@ class RunFolder:
     def finish(
         self, network: nn.Module, history: pd.DataFrame, seconds: float, device: str
     ) -> None:
-        """Write weights, history and, last, `run.json`, which marks the run as complete."""
+        """Write weights, history and, last, `run.json`, which marks the run as complete.
+
+        Raises
+        ------
+        ValueError
+            If a weight is not finite.
+        """
+        check_finite(network.state_dict(), f"{self.folder}: the training diverged")
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.folder / "weights.safetensors") as part:
             save_file({k: v.contiguous() for k, v in network.state_dict().items()}, part)
@@ -143,8 +170,8 @@ def load_run(folder: Path, device: Device = "cpu") -> tuple[nn.Module, dict[str,
     FileNotFoundError
         If the folder holds no finished run.
     ValueError
-        If the weights are damaged or do not fit the network that `run.json` names, or the
-        device is not there.
+        If the weights are damaged, not finite, or do not fit the network that `run.json` names,
+        or the device is not there.
     """
     record = read_run(folder)
     config = record["config"]  # of an older version it may know fewer settings
@@ -158,7 +185,15 @@ def load_run(folder: Path, device: Device = "cpu") -> tuple[nn.Module, dict[str,
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()[:120]
         raise ValueError(f"{weights}: do not fit {record['model']}: {first}") from None
+    check_finite(network.state_dict(), f"{weights}: train the run again")
     return network.eval().to(device_of(device)), record
+
+
+def check_finite(weights: Mapping[str, Any], told: str) -> None:
+    """Refuse weights among which there is NaN or infinity."""
+    for name, weight in weights.items():
+        if isinstance(weight, Tensor) and not weight.isfinite().all():
+            raise ValueError(f"{told}; {name} holds values that are not finite")
 
 
 def _peak_memory() -> float:
@@ -170,7 +205,11 @@ def _peak_memory() -> float:
 def _machine() -> str:
     """Processor, number of cores and system; no name of the computer."""
     cpuinfo = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.+)", cpuinfo.read_text()) if cpuinfo.exists() else []
+    names = (
+        re.findall(r"model name\s*: (.+)", cpuinfo.read_text("utf-8", "replace"))
+        if cpuinfo.exists()
+        else []
+    )
     processor = names[0] if names else platform.processor()
     return f"{processor}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 

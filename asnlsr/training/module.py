@@ -23,6 +23,7 @@ from asnlsr.training.graphs import Losses, StepGraphs
 from asnlsr.training.losses import domain_labels, training_losses
 from asnlsr.training.muon import Muon, is_matrix
 
+DIVERGED = "the training diverged; choose a smaller lr or another seed"
 COLLAPSED = 1e-3  # abundance_std below which the abundances are uniform and learn no more
 
 
@@ -206,6 +207,8 @@ class SuperResolutionTraining(pl.LightningModule):
         }
         row |= {key: self._mean(total / count) for key, (total, count) in self._sums.items()}
         self._sums = {}
+        if odd := [key for key, value in row.items() if not math.isfinite(value)]:
+            raise ValueError(f"{odd[0]} is {row[odd[0]]} at step {self.global_step}: {DIVERGED}")
         self.seconds += time.perf_counter() - self._since  # the sums have waited for the device
         if "loss_sr" in row:
             row |= self._validate()

@@ -64,7 +64,8 @@ def read_checkpoint(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no checkpoint of the release, needs code to be run, or names another class.
+        If it is no checkpoint of the release, needs code to be run, names another class, or
+        holds weights that are not finite.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint")
@@ -72,6 +73,8 @@ def read_checkpoint(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         name, weights = checkpoint["model_class"], dict(checkpoint["model_state_dict"])
         settings = dict(checkpoint["h_params"])
+        tensors = {key: value for key, value in weights.items() if isinstance(value, Tensor)}
+        odd = [key for key, value in tensors.items() if not value.isfinite().all()]
     except Exception as error:  # torch raises a dozen kinds for a foreign or hostile file
         raise ValueError(
             f"{path}: not a checkpoint of the original release that is safe to read "
@@ -79,6 +82,10 @@ def read_checkpoint(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]
         ) from None
     if name not in ORIGINALS:
         raise ValueError(f"{path}: unknown class {name!r}: must be one of {', '.join(ORIGINALS)}")
+    if odd:
+        raise ValueError(
+            f"{path}: weights that are not finite: {', '.join(map(str, odd[:_NAMED]))}"
+        )
     return name, settings, weights
 
 

@@ -89,7 +89,8 @@ def train(
         raise ValueError(
             f"crop={config.crop}: {experiment.model} takes no image under {least} pixels a side"
         )
-    with torch.random.fork_rng():
+    with run.alone(), torch.random.fork_rng():
+        run.begin()
         torch.manual_seed(experiment.seed)
         settings = {name: getattr(config, name) for name in model.settings}
         network: Any = build(
@@ -114,7 +115,7 @@ def train(
             start = time.perf_counter()
             network.eval().cpu().fit(data.source, data.val)
             module.seconds += time.perf_counter() - start
-    run.finish(network, pd.DataFrame(module.history), module.seconds, used)
+        run.finish(network, pd.DataFrame(module.history), module.seconds, used)
     return run.folder
 
 
@@ -128,8 +129,12 @@ class _Progress(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
         self.bar.update()
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, *args: object) -> None:
         self.bar.close()
+
+    def on_exception(self, *args: object) -> None:
+        if hasattr(self, "bar"):  # what is told comes on a line of its own
+            self.bar.close()
 
 
 def _fit(
@@ -140,7 +145,6 @@ def _fit(
     where: tuple[str, int],
 ) -> None:
     """Take the training steps, from the last checkpoint on."""
-    run.begin()
     accelerator, devices = where
     precision = module.config.precision
     told = logging.getLogger("pytorch_lightning.utilities.rank_zero")
@@ -165,9 +169,10 @@ def _fit(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        checkpoint = run.checkpoint if run.checkpoint.exists() else None
         try:
-            trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+            trainer.fit(
+                module, datamodule=data, ckpt_path=run.whole_checkpoint(), weights_only=True
+            )
         finally:
             told.setLevel(level)
 

@@ -37,7 +37,8 @@ def encode(cubes: list[NDArray[np.floating]]) -> dict[str, Any]:
     """Store values in 8 bits: finely near the median of a band, coarsely far above it.
 
     A value becomes the code q whose knee sinh(low + q step) is nearest in asinh, with the median
-    of |values| of the band as knee: linear around zero, logarithmic for glints of the sun.
+    of |values| of the band as knee: linear around zero, logarithmic for glints of the sun. What
+    is NaN has the code 255, and the other values share the codes below.
 
     Parameters
     ----------
@@ -47,19 +48,23 @@ def encode(cubes: list[NDArray[np.floating]]) -> dict[str, Any]:
     -------
     dict
         `codes`: (bands, pixels of all cubes), each band less the one before, deflated;
-        `knee`, `low`, `step`: one float per band.
+        `knee`, `low`, `step`: one float per band; `masked`: whether the code 255 is NaN.
     """
     values = np.concatenate([cube.reshape(len(cube), -1) for cube in cubes], axis=1, dtype=float)
     tiny = np.finfo(np.float32).tiny
-    knee = np.maximum(np.median(np.abs(values), axis=1, keepdims=True), tiny)
-    warped = np.arcsinh(values / knee)
-    low = warped.min(axis=1, keepdims=True)
-    step = np.maximum((warped.max(axis=1, keepdims=True) - low) / 255, tiny)
-    codes = np.rint((warped - low) / step).astype(np.uint8)
+    masked = np.ma.masked_invalid(values)
+    middle = np.ma.median(abs(masked), axis=1, keepdims=True)  # type: ignore[no-untyped-call]
+    knee = np.maximum(np.ma.filled(middle, 0), tiny)
+    warped = np.arcsinh(masked / knee)
+    low = warped.min(axis=1, keepdims=True).filled(0)
+    last = 254 if masked.count() < masked.size else 255
+    step = np.maximum((warped.max(axis=1, keepdims=True).filled(0) - low) / last, tiny)
+    codes = np.rint((warped - low) / step).filled(255).astype(np.uint8)
     # A band is much like the one before: the differences pack to about half. They wrap at 256.
     packed = zlib.compress(np.diff(codes, axis=0, prepend=np.zeros_like(codes[:1])).tobytes(), 9)
     numbers = {"knee": knee, "low": low, "step": step}
-    return {"codes": packed} | {name: n.ravel().tolist() for name, n in numbers.items()}
+    found = {name: n.ravel().tolist() for name, n in numbers.items()}
+    return {"codes": packed, "masked": last == 254} | found
 
 
 def _values(cube: Cube, wavelength_nm: ArrayLike | None) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -69,18 +74,39 @@ def _values(cube: Cube, wavelength_nm: ArrayLike | None) -> tuple[NDArray[Any], 
         thin = -(-max(scene.rows, scene.cols) // LARGEST)
         lines = [reader.read_rows(r, r + 1)[..., ::thin] for r in range(0, scene.rows, thin)]
         return np.concatenate(lines, axis=1), reader.centres_nm
-    if wavelength_nm is None and isinstance(cube, xr.DataArray):
-        wavelength_nm = cube.coords.get("wavelength_nm")
-    values = np.asarray(cube)
+    if isinstance(cube, xr.DataArray):
+        if wavelength_nm is None:
+            wavelength_nm = cube.coords.get("wavelength_nm")
+        cube = _in_order(cube)
+    masked: Any = np.ma.asarray(cube, dtype=float)
+    values: NDArray[Any] = np.ma.filled(masked, np.nan)
     centres_nm = np.asarray([] if wavelength_nm is None else wavelength_nm, dtype=float)
     if values.ndim != 3 or centres_nm.shape != values.shape[:1]:
         raise ValueError(
             f"a cube of shape {values.shape} with {centres_nm.size} wavelengths: the browser "
             "needs (bands, rows, columns) and one wavelength_nm per band"
         )
-    if bad := values.size - np.count_nonzero(np.isfinite(values)):
-        raise ValueError(f"the cube holds {bad} values that are NaN or infinite: mask them first")
-    return values, centres_nm
+    return np.where(np.isfinite(values), values, np.nan), centres_nm
+
+
+# How the dimensions of a DataArray may be called, by the letters with which their names begin.
+_NAMES = (
+    ("band", "wave", "chan", "spec", "lambda"),
+    ("y", "row", "line", "lat", "north"),
+    ("x", "col", "sample", "lon", "east"),
+)
+
+
+def _in_order(cube: xr.DataArray) -> xr.DataArray:
+    """Bring dimensions that say what they are into the order bands, rows, columns."""
+    found = [
+        next((d for d in cube.dims if str(d).lower().startswith(names)), None) for names in _NAMES
+    ]
+    if "wavelength_nm" in cube.coords and cube.coords["wavelength_nm"].ndim == 1:
+        found[0] = cube.coords["wavelength_nm"].dims[0]
+    rest = iter([dim for dim in cube.dims if dim not in found])
+    order = [next(rest, None) if dim is None else dim for dim in found]
+    return cube.transpose(*order) if set(order) == set(cube.dims) else cube
 
 
 def _presets(centres_nm: NDArray[Any]) -> list[dict[str, Any]]:
@@ -126,6 +152,7 @@ class BandBrowser(AnyWidget):
         ----------
         cubes : ndarray (bands, rows, cols), DataArray, path of an ENVI header, or mapping of names
             Several cubes have the same bands; the last one is the reference of the angle map.
+            Masked, NaN and infinite values stay transparent and count for no scale.
             They may differ in size, as low and high resolution do. A scene given by its path is
             shown in the 30 + 30 bands of the domains, thinned to `LARGEST` pixels a side.
         wavelength_nm : array_like, shape (bands,), optional
@@ -136,7 +163,7 @@ class BandBrowser(AnyWidget):
         Raises
         ------
         ValueError
-            If a cube has not three dimensions, no wavelengths, NaN, or other bands than the rest.
+            If a cube has not three dimensions, no wavelengths, or other bands than the rest.
         """
         named = cubes if isinstance(cubes, Mapping) else {"": cubes}
         read = [_values(cube, wavelength_nm) for cube in named.values()]

@@ -51,6 +51,7 @@ async function decode(content) {
   const values = nm.map((_, b) =>
     Float32Array.from({ length: 256 }, (_, q) => knee[b] * Math.sinh(low[b] + q * step[b])),
   );
+  if (content.masked) for (const value of values) value[255] = NaN;
   const pixels = bytes.length / nm.length;
   for (let k = pixels; k < bytes.length; k++) bytes[k] += bytes[k - pixels]; // modulo 256
   let start = 0;
@@ -79,10 +80,12 @@ function limits(scene, b, clip) {
   const counts = new Uint32Array(256);
   const plane = scene.plane(b);
   for (const q of plane) counts[q]++;
+  if (scene.masked) counts[255] = 0; // what is masked counts for no scale
+  const total = counts.reduce((sum, count) => sum + count, 0);
   const at = (share) => {
     let sum = 0;
-    const q = counts.findIndex((count) => (sum += count) > 0 && sum >= share * plane.length);
-    return scene.values[b][q];
+    const q = counts.findIndex((count) => (sum += count) > 0 && sum >= share * total);
+    return scene.values[b][Math.max(q, 0)];
   };
   return [at(clip / 100), at(1 - clip / 100)];
 }
@@ -122,16 +125,21 @@ function paint(scene, { view, map, clip, band, rgb, pin }) {
     const levelOf = rgb.map((b) => levels(scene, b, limits(scene, b, clip)));
     colourOf = (cube) => {
       const planes = rgb.map(cube.plane);
-      return (p) => planes.map((plane, part) => levelOf[part][plane[p]]);
+      const seen = (p) => !scene.masked || planes.every((plane) => plane[p] < 255);
+      return (p) => seen(p) && planes.map((plane, part) => levelOf[part][plane[p]]);
     };
   } else if (view === "band") {
     [range, unit] = [limits(scene, band, clip), scene.unit];
     const levelOf = levels(scene, band, range);
-    colourOf = (cube) => (p) => colours[levelOf[cube.plane(band)[p]]];
+    colourOf = (cube) => {
+      const plane = cube.plane(band);
+      return (p) => !(scene.masked && plane[p] === 255) && colours[levelOf[plane[p]]];
+    };
   } else {
     const reference = view === "reference" ? last : spectrum(scene, last, pin);
     const found = new Map(scene.cubes.map((cube) => [cube, angles(scene, cube, reference)]));
-    const sorted = Float32Array.from([...found.values()].flatMap((each) => [...each])).sort();
+    const all = [...found.values()].flatMap((each) => [...each]);
+    const sorted = Float32Array.from(all.filter((angle) => !isNaN(angle))).sort();
     const top = sorted[Math.floor((1 - clip / 100) * (sorted.length - 1))] || 1;
     [range, unit] = [[0, top], "spectral angle (degrees)"];
     colourOf = (cube) => (p) => colours[Math.min(255, Math.floor((255 * found.get(cube)[p]) / top))];
@@ -140,14 +148,17 @@ function paint(scene, { view, map, clip, band, rgb, pin }) {
     const canvas = h("canvas", { width: cube.cols, height: cube.rows });
     const image = new ImageData(cube.cols, cube.rows);
     const colour = colourOf(cube);
-    for (let p = 0; p < cube.rows * cube.cols; p++) image.data.set([...colour(p), 255], 4 * p);
+    for (let p = 0; p < cube.rows * cube.cols; p++) {
+      const seen = colour(p); // what is masked stays transparent
+      if (seen) image.data.set([...seen, 255], 4 * p);
+    }
     canvas.getContext("2d").putImageData(image, 0, 0);
     return canvas;
   });
   return { pictures, range, unit, gradient: colours.map((colour) => `rgb(${colour})`) };
 }
 
-const short = (value) => String(Number(value.toPrecision(3)));
+const short = (value) => (isNaN(value) ? "masked" : String(Number(value.toPrecision(3))));
 const between = (low, value, high) => Math.min(Math.max(low, value), high);
 
 /** Round numbers, at most six, that divide an axis. */
@@ -163,7 +174,7 @@ function ticks(low, high) {
 function plot(scene, lines, band, width, choose) {
   const [height, left, right, top, bottom] = [260, 66, 18, 10, 220];
   const { nm } = scene;
-  const all = lines.flatMap((line) => line.values);
+  const all = lines.flatMap((line) => line.values.filter((value) => !isNaN(value)));
   const low = Math.min(0, ...all);
   const high = Math.max(...all, low + 1e-9);
   const x = (value) => left + ((value - nm[0]) / (nm.at(-1) - nm[0] || 1)) * (width - right - left);
@@ -195,7 +206,10 @@ function plot(scene, lines, band, width, choose) {
   const usual = [...steps].sort((a, b) => a - b)[steps.length >> 1];
   const joint = (b) => (b && steps[b - 1] < 2.5 * usual ? "L" : "M"); // no line across a gap
   for (const { values, colour, dash, label } of lines) {
-    const d = values.map((v, b) => `${joint(b)}${x(nm[b]).toFixed(1)} ${y(v).toFixed(1)}`).join("");
+    const step = (b) => (isNaN(values[b - 1]) ? "M" : joint(b)); // none across what is masked
+    const d = values
+      .map((v, b) => (isNaN(v) ? "" : `${step(b)}${x(nm[b]).toFixed(1)} ${y(v).toFixed(1)}`))
+      .join("");
     svg.append(s("path", { d, stroke: colour, "stroke-dasharray": dash }, s("title", {}, label)));
   }
   svg.addEventListener("click", ({ clientX }) => {

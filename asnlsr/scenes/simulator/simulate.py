@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
-from asnlsr.files import keep, remove, replacing
+from asnlsr.files import keep, remove, scratch
 from asnlsr.scenes.envi import write_scene
-from asnlsr.scenes.layers import FOLDER, twin
+from asnlsr.scenes.header import RADIANCE
+from asnlsr.scenes.layers import twin
 from asnlsr.scenes.simulator.painting import CODE, Canvas
 from asnlsr.scenes.simulator.scenery import buildings, park
 from asnlsr.scenes.simulator.spectra import MATERIALS, WAVELENGTH_NM, Array, reflectance, sunlight
@@ -127,7 +128,7 @@ def simulate(
     progress : bool
         Show a progress bar.
     force : bool
-        Replace the scenes of an earlier call; other files stay.
+        Replace the scenes of an earlier call, unless other files lie among them.
     layers : bool
         Also write, in the folder `layers`, what evaluation alone may know: the scene without noise
         (ENVI), and the quarters of every pixel that each material covers (``.npz``).
@@ -150,29 +151,30 @@ def simulate(
         raise ValueError(f"size is {size[0]}x{size[1]}: at least 32 rows and 32 columns are needed")
     kinds = [KINDS[number % len(KINDS)] for number in range(scenes)]
     headers = [out / f"{kind}-{number}.hdr" for number, kind in enumerate(kinds)]
-    if not out.is_dir() or any(out.iterdir()):
-        keep(out, force=force)
-    out.mkdir(parents=True, exist_ok=True)
-    for kind in set(KINDS):
-        for old in out.glob(f"{kind}-[0-9]*.hdr"):
-            old.unlink()
-            old.with_suffix(".img").unlink(missing_ok=True)
-    remove(out / FOLDER)
-    pairs = list(zip(kinds, headers, strict=True))
-    for number, (kind, header) in enumerate(
-        tqdm(pairs, desc="simulate", unit="scene", disable=not progress)
-    ):
-        rng = np.random.default_rng([seed, number])
-        canvas = (park if kind == "park" else buildings)(rng, size)
-        weights, endmembers = mix(canvas)
-        shape, about = (*size, WAVELENGTH_NM.size), f"simulated {kind}, seed {seed}"
-        about += "; radiance, W m-2 sr-1 nm-1"
-        blocks = expose(rng, weights, endmembers)
-        write_scene(header, blocks, shape, WAVELENGTH_NM, description=about)
-        if layers:
-            clean = expose(None, weights, endmembers)
-            about = f"without noise: {about}"
-            write_scene(twin(header), clean, shape, WAVELENGTH_NM, description=about)
-            with replacing(twin(header).with_suffix(".npz")) as new, new.open("wb") as file:
-                np.savez_compressed(file, quarters=fractions(canvas), materials=list(MATERIALS))
+    with scratch(out) as stage:
+        if not out.is_dir() or any(out.iterdir()):
+            there = [path for path in out.rglob("*") if path.is_file()]
+            keep(out, beside=there if force else (), force=force and out.is_dir())
+        pairs = list(zip(kinds, headers, strict=True))
+        for number, (kind, header) in enumerate(
+            tqdm(pairs, desc="simulate", unit="scene", disable=not progress)
+        ):
+            rng = np.random.default_rng([seed, number])
+            canvas = (park if kind == "park" else buildings)(rng, size)
+            weights, endmembers = mix(canvas)
+            shape, about = (*size, WAVELENGTH_NM.size), f"simulated {kind}, seed {seed}; {RADIANCE}"
+            new = stage / header.name
+            write_scene(
+                new, expose(rng, weights, endmembers), shape, WAVELENGTH_NM, description=about
+            )
+            if layers:
+                clean = expose(None, weights, endmembers)
+                about = f"without noise: {about}"
+                write_scene(twin(new), clean, shape, WAVELENGTH_NM, description=about)
+                quarters = fractions(canvas)
+                np.savez_compressed(
+                    twin(new).with_suffix(".npz"), quarters=quarters, materials=list(MATERIALS)
+                )
+        remove(out)
+        stage.replace(out)
     return headers
