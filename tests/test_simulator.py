@@ -211,11 +211,14 @@ def test_earlier_scenes_are_replaced_only_by_force_and_never_mixed(tmp_path: Pat
         simulate(tmp_path, 1, SMALL, seed=2, progress=False)
     assert first.with_suffix(".img").read_bytes() == before
     (tmp_path / "notes.txt").touch()
+    with pytest.raises(FileExistsError, match=r"asnlsr did not write it.*notes\.txt"):
+        simulate(tmp_path, 1, SMALL, seed=2, progress=False, force=True)
+    assert first.with_suffix(".img").read_bytes() == before
+    (tmp_path / "notes.txt").unlink()
     simulate(tmp_path, 1, SMALL, seed=2, progress=False, force=True)
     assert first.with_suffix(".img").read_bytes() != before
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "layers", "notes.txt", "park-0.hdr", "park-0.img"
-    ]  # fmt: skip
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["layers", "park-0.hdr", "park-0.img"]
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ READS = {
     "10": "tiles bicubic richardson-lucy esrt asnlsr bandwise bandwise-oracle metrics recorded",
     "11": "tiles metrics? asnlsr:published? data/paper/table1.csv recorded",
     "12": "tiles bicubic asnlsr",
+    "appendix_a": "recorded",
     "appendix_b": "tiles snlsr-frozen asnlsr richardson-lucy metrics data/paper/table1.csv"
     " recorded",
 }

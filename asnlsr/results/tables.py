@@ -175,9 +175,15 @@ const order = (a, b) => (parseFloat(a) - parseFloat(b)) || a.localeCompare(b);
 body.append(...[...body.rows].sort((p, q) => sign * order(cell(p), cell(q))));
 """.replace("\n", " ")
 
+_FILTER = """
+const word = this.value.toLowerCase();
+for (const row of this.closest('div').querySelector('tbody').rows)
+  row.hidden = !row.textContent.toLowerCase().includes(word);
+""".replace("\n", " ")
+
 
 def sortable(text: pd.DataFrame, name: str) -> str:
-    """Return HTML of a table that sorts by the clicked column, with links to CSV and LaTeX.
+    """Return HTML of a table that sorts by the clicked column and filters rows, with its files.
 
     What is missing has a dash. All of it is in the text: no script is loaded and nothing is
     asked of another host.
@@ -191,4 +197,5 @@ def sortable(text: pd.DataFrame, name: str) -> str:
         f"{kind.upper()}</a>"
         for kind, content in files.items()
     ]
-    return f"{html}<p>click a heading to sort; download as {' or '.join(links)}</p>"
+    field = f'<input type="search" aria-label="filter rows" oninput="{_FILTER}">'
+    return f"<div><p>filter rows {field}</p>{html}<p>download as {' or '.join(links)}</p></div>"

@@ -156,7 +156,7 @@ def open_share(url: str, password: str = "") -> Iterator[Client]:
     except ResourceNotFound as error:
         raise FileNotFoundError(f"{url}: the share has no {error.path!r}") from error
     except (ClientError, httpx.HTTPError) as error:
-        if re.search(r"\b401 \(?Unauthorized", str(error)):
+        if getattr(error, "status_code", 0) == 401 or "401 Unauthorized" in str(error):
             fault = "wrong password" if password else "no such share, or one with a password"
             mend = f"401, {fault}: give --password, or set {PASSWORD}"
             raise PermissionError(f"{url}: {mend}") from None

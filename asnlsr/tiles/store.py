@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -211,6 +212,8 @@ def make_split(tiles: Path, by: str = "scene", seed: int = 0) -> Split:
     ValueError
         If there are too few scenes or tiles, or no SCENE.
     """
+    if not re.fullmatch(f"scene|tile|{WITHOUT}.+", by):
+        raise ValueError(f"{by!r}: a split is by scene, tile or {WITHOUT}SCENE")
     ids = tile_ids(open_tiles(tiles, "swir1"))
     random = np.random.default_rng(seed)
     count, least = (len(ids), 3) if by == "tile" else (len(set(map(scene_of, ids))), 4)

@@ -151,9 +151,13 @@ class SuperResolutionTraining(pl.LightningModule):
         return total
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip the gradient."""
+        """Clip the gradient, that of a discriminator apart: it must not rule the network."""
         if self.config.clip:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip)
+            apart: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+            for name, parameter in self.network.named_parameters():
+                apart[name.startswith("discriminator")].append(parameter)
+            for parameters in apart:
+                nn.utils.clip_grad_norm_(parameters, self.config.clip)
 
     def on_train_batch_end(self, *args: Any) -> None:  # noqa: ANN401
         """Average the weights."""

@@ -44,6 +44,7 @@ class Muon(torch.optim.Adam):
         state = self.state[parameter]
         if not state:
             state["momentum"] = torch.zeros_like(parameter)
+            state["step"] = torch.zeros(())  # Adam looks for it in a checkpoint
         grad, momentum = parameter.grad, state["momentum"]
         assert grad is not None
         momentum.lerp_(grad, 1 - MOMENTUM)
