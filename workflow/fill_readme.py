@@ -14,20 +14,17 @@ RESULTS = {
     "results": Path("data/results/simulated-demo/metrics.csv.gz"),
     "real": Path("data/results/real-demo/metrics.csv.gz"),
 }
-TIME = re.compile(r"(?:about |half )?(?:a|one|two|three|\d+) (?:minutes?|seconds?)")
 
 
 def chapters() -> str:
-    """Return a row per chapter: title, what it is for (from the welcome page), and its time."""
+    """Return a row per chapter: its title, and what it is for (from the welcome page)."""
     aims = re.findall(r"\| \[\]\((\w+)\) \| (.*) \|", Path("book/intro.md").read_text("utf-8"))
-    rows = ["| | chapter | you will be able to | time |", "| --- | --- | --- | --- |"]
+    rows = ["| | chapter | you will be able to |", "| --- | --- | --- |"]
     for stem, aim in aims:
         opening = nbformat.read(f"book/{stem}.ipynb", 4).cells[0].source
         title = opening.splitlines()[0].removeprefix("# ")
-        time = TIME.search(opening, opening.index("**Time**"))
-        assert time is not None, f"{stem} does not say how long it takes"
         number = key_of(stem).removeprefix("appendix_").upper().lstrip("0")
-        rows.append(f"| {number} | [{title}](book/{stem}.ipynb) | {aim} | {time[0]} |")
+        rows.append(f"| {number} | [{title}](book/{stem}.ipynb) | {aim} |")
     return "\n".join(rows)
 
 
