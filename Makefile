@@ -57,7 +57,7 @@ pdf: book ## the book as one PDF: build/demo/book.pdf; needs Chromium
 	.venv/bin/jupyter-book build --config build/$(PRESET)/_config.yml --path-output build/$(PRESET) --builder singlehtml build/$(PRESET)/src > build/$(PRESET)/pdf.log 2>&1
 	@chromium --headless --no-sandbox --disable-gpu --virtual-time-budget=60000 --no-pdf-header-footer --print-to-pdf=build/$(PRESET)/book.pdf build/$(PRESET)/_build/singlehtml/intro.html
 
-readme: .venv/stamp ## write the tables of README.md anew
+readme: .venv/stamp ## write the list of chapters in README.md anew
 	.venv/bin/python workflow/fill_readme.py
 
 drawings: $(patsubst %.dot,%.svg,$(wildcard book/drawings/*.dot)) ## draw the networks from book/drawings/*.dot; needs Graphviz

@@ -23,8 +23,8 @@ ROOT = next((folder for folder in _HERE if (folder / "Snakefile").is_file()), _H
 # runs, and `open_chapter` where a reader opens it alone.
 READS = {
     "01": "scenes",
-    "02": "tiles",
-    "03": "tiles data/paper/table1.csv",
+    "02": "scenes tiles",
+    "03": "tiles",
     "04": "tiles bicubic bicubic-centred back-projection richardson-lucy linear asnlsr metrics",
     "05": "tiles bicubic rcam esrt srformer metrics",
     "06": "",
