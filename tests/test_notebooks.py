@@ -641,6 +641,7 @@ def test_chapter_4_failures(executed):
     assert value["peak_0"] >= value["peak_1"] >= value["peak_3"]
     assert min(value[f"missed_{percent}"] for percent in (0, 1, 3)) >= 0
     assert value["width_right"] > max(value["width_narrow"], value["width_wide"])
+    assert value["width_narrow"] > value["width_wide"]
     assert value["offset_0"] == pytest.approx(value["width_right"], abs=1e-4)
     for kind in ("offset", "offset_linear"):
         gains = [value[f"{kind}_{pixels}"] for pixels in range(4)]
