@@ -139,7 +139,7 @@ def test_chapters_open_without_recorded_results(clone, monkeypatch):
         ["-c", which],
         *(
             ["workflow/run_chapter.py", f"book/{stem}.ipynb", f"{stem}.ipynb", "PRESET=smoke"]
-            for stem in ("09_alignment", "11_results", "appendix_b_what_a_table_measures")
+            for stem in ("11_results", "appendix_b_what_a_table_measures")
         ),
     ):
         done = subprocess.run(

@@ -30,7 +30,7 @@ READS = {
     "06": "",
     "07": "",
     "08": "tiles asnlsr",
-    "09": "tiles snlsr-unmix asnlsr recorded",
+    "09": "tiles snlsr-unmix asnlsr",
     "10": "tiles bicubic richardson-lucy esrt asnlsr bandwise bandwise-oracle metrics recorded",
     "11": "tiles metrics? asnlsr:published? data/paper/table1.csv recorded",
     "12": "tiles bicubic asnlsr",
