@@ -60,9 +60,14 @@ def plan(
         `FEW` of A-SNLSR, its control and the best method.
     """
     planned = _folds(models, scenes) if scenes else _plan([*models, *CONTROLS])
-    runs = [(name, recipe, seed, texts) for name, recipe, seed, texts in planned if seed < seeds]
-    asked = [run for run in runs if run[0] in models or (run[0] in CONTROLS and "asnlsr" in models)]
-    return list(dict.fromkeys(trained_to_the_end(name, preset, *rest) for name, *rest in asked))
+    known = {*models, *(CONTROLS if "asnlsr" in models else ())}
+    return list(
+        dict.fromkeys(
+            trained_to_the_end(name, preset, recipe, seed, texts)
+            for name, recipe, seed, texts in planned
+            if seed < seeds and name in known
+        )
+    )
 
 
 Planned = tuple[str, str, int, tuple[str, ...]]  # model, recipe, seed, settings

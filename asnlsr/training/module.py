@@ -62,7 +62,7 @@ class SuperResolutionTraining(pl.LightningModule):
         self._graphs: StepGraphs | None = None
         self.averaged: Any = None  # of the weights, after the warm-up
         if config.average:
-            mean = get_ema_multi_avg_fn(config.average)
+            mean = get_ema_multi_avg_fn(config.average)  # type: ignore[no-untyped-call]
             self.averaged = AveragedModel(network, multi_avg_fn=mean, use_buffers=True)
             self.averaged.requires_grad_(False)
         self._since = time.perf_counter()
