@@ -39,7 +39,7 @@ SITE = f"{BUILD}/_build/html/index.html"
 CHAPTERS = [path.stem for path in sorted(Path("book").glob("*.ipynb"))]
 RUN = "{variant}-{protocol}-{recipe}-s{seed}"  # folder of a training run
 PAGES = ["book/_toc.yml", "book/references.bib", *map(str, sorted(Path("book").glob("*.md")))]
-PAGES += ["data/README.md", "CITATION.cff", "workflow/book.css"]
+PAGES += ["data/README.md", "CITATION.cff", "workflow/book.css", "workflow/search.js"]
 PAGES += map(str, sorted(Path("book/drawings").glob("*.svg")))
 
 # The commands below are those beside this Python, whatever the caller's PATH says.

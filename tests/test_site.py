@@ -300,11 +300,16 @@ def test_band_browser_is_alive(browser, page):
 
 
 @pytest.mark.browser
-def test_search_finds_a_word(browser):
+def test_search_finds_sections_and_shows_excerpts(browser):
+    """Of a page that was opened from the file system, too."""
     browser.get((HTML / "search.html").as_uri() + "?q=endmember")
-    found = "return [...document.querySelectorAll('#search-results li a')].map(a => a.href)"
+    found = "return [...document.querySelectorAll('#search-results li')].map(li => [li.innerText,"
+    found += " li.querySelector('p.context a')?.href])"
     for _ in range(50):
         time.sleep(0.2)
-        if links := browser.execute_script(found):
+        if results := browser.execute_script(found):
             break
-    assert any("04_unmixing" in link for link in links)
+    assert all("endmember" in text.lower() for text, _ in results)
+    (section,) = [link for _, link in results if link and "06_unmixing.html#" in link]
+    page, anchor = section.split("#")
+    assert f'id="{anchor}"' in (HTML / Path(page).name).read_text()

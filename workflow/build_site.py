@@ -7,6 +7,7 @@ with it the pages get links to edit them and to launch them, and the site a map.
 
 import html
 import importlib.util
+import json
 import re
 import shutil
 import subprocess
@@ -114,6 +115,38 @@ def mend(page: Path) -> None:
     page.write_text(text, "utf-8")
 
 
+def searched(page: Path) -> str:
+    """Return the text of a page for the search, in sections that know their title."""
+    article = re.search(r"<article.*?</article>", page.read_text("utf-8"), re.DOTALL)
+    text = re.sub(
+        r"<(script|style|svg)\b.*?</\1>", " ", article[0] if article else "", flags=re.DOTALL
+    )
+    title = re.compile(
+        r'<section id="([^"]*)"[^>]*>((?:\s*<span[^>]*></span>)*\s*<h\d>(.*?)<a)', re.DOTALL
+    )
+
+    def titled(found: re.Match[str]) -> str:
+        words = html.escape(html.unescape(re.sub("<[^>]+>", "", found[3])))
+        return f'<section id="{found[1]}" data-title="{words}">{found[2]}'
+
+    text = re.sub(r'<a class="headerlink".*?</a>', " ", title.sub(titled, text))
+    text = re.sub(r"<(?!/?section\b)[^>]+>", " ", text)
+    return f'<main role="main" data-page="{page.name}">{" ".join(text.split())}</main>'
+
+
+def write_search(site: Path) -> None:
+    """Give the page of the search the text of all pages: the file system answers no fetch."""
+    pages = {page.name: searched(page) for page in sorted(site.glob("*.html"))}
+    code = Path("workflow/search.js").read_text()
+    script = f"const SEARCH_PAGES = {json.dumps(pages)};\n{code}"
+    (site / "_static/search_pages.js").write_text(script, "utf-8")
+    search, tool = site / "search.html", '<script src="_static/searchtools.js"></script>'
+    text = search.read_text("utf-8")
+    search.write_text(
+        text.replace(tool, f'{tool}\n<script src="_static/search_pages.js"></script>')
+    )
+
+
 def main(build: Path, benchmarks: Path, repository: str = "") -> None:
     """Build the site from nothing, so that no page of an earlier edition stays; warnings fail."""
     copy_sources(build / "src")
@@ -129,6 +162,7 @@ def main(build: Path, benchmarks: Path, repository: str = "") -> None:
     site = build / "_build/html"
     for page in site.glob("*.html"):
         mend(page)
+    write_search(site)
     if address := config["html"].get("baseurl"):
         places = "".join(f"<url><loc>{address}{p.name}</loc></url>" for p in site.glob("*.html"))
         space = "http://www.sitemaps.org/schemas/sitemap/0.9"
