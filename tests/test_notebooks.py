@@ -429,7 +429,7 @@ def page(stem: str, start: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def page_8() -> dict[str, Any]:
     """What chapter 8 defines on the page: networks, losses, starts and batches."""
-    return page("08_asnlsr_from_scratch", r"from itertools|class |def |@torch.no_grad")
+    return page("08_asnlsr_from_scratch", r"from (itertools|asnlsr)|class |def |@torch.no_grad")
 
 
 def asnlsr_size(width: int, materials: int) -> int:
@@ -453,11 +453,11 @@ def asnlsr_size(width: int, materials: int) -> int:
 def test_chapter_8_parameters(executed, page_8):
     assert asnlsr_size(64, 16) == 1_174_824
     value = glued(executed["08"])
-    assert value["small_parameters"] == asnlsr_size(16, 16)
+    assert value["small_parameters"] == asnlsr_size(24, 16)
     assert value["few_parameters"] == asnlsr_size(64, 8)
     # Without its six SANL blocks: two 3 x 3 convolutions, three square matrices, one with a bias.
-    sanl = 2 * (16 * 16 * 9 + 16) + 4 * 16 * 16 + 16
-    assert value["lean_parameters"] == asnlsr_size(16, 16) - 6 * sanl
+    sanl = 2 * (24 * 24 * 9 + 24) + 4 * 24 * 24 + 24
+    assert value["lean_parameters"] == asnlsr_size(24, 16) - 6 * sanl
     halved = page_8["ASNLSR"](bands=30, width=32, materials=8)
     assert sum(weight.numel() for weight in halved.parameters()) == asnlsr_size(32, 8)
 
@@ -508,9 +508,26 @@ def test_chapter_8_batch(page_8):
     assert domain.tolist() == [0] * 4 + [1] * 4
 
 
+def test_chapter_8_optimiser(page_8):
+    """It steps every weight once: kernels of J with Muon, G and E more slowly than the rest."""
+    net = page_8["ASNLSR"](bands=5, width=8, materials=4)
+    groups = page_8["optimiser"](net, 1.0).param_groups
+    stepped = [id(weight) for group in groups for weight in group["params"]]
+    assert sorted(stepped) == sorted(map(id, net.parameters()))
+    muon, adam, slow = ({id(weight) for weight in group["params"]} for group in groups)
+    assert [group["muon"] for group in groups] == [True, False, False]
+    assert id(net.J.head.weight) in muon <= set(map(id, net.J.parameters()))
+    assert set(map(id, net.D.parameters())) < adam
+    assert slow == set(map(id, [*net.G.parameters(), *net.E.parameters()]))
+    assert groups[2]["lr"] < groups[0]["lr"] == groups[1]["lr"]
+
+
 def test_chapter_8_collapse(executed):
+    """The cause it gives: an error that all pixels share, less of it with endmembers from data."""
     value = glued(executed["08"])
     assert value["spread_ours"] > 5 * value["spread_published"] > 0
+    assert value["error_published_first"] > 5 * value["contrast"]
+    assert value["error_data_first"] < value["error_published_first"] / 2
     assert value["psnr_bicubic"] > 20
     assert 0 < value["share_better"] < 100
 
