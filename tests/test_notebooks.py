@@ -417,9 +417,8 @@ def test_chapter_7_bound(executed):
     assert value["joint_b0"] < 0.25
 
 
-def page(stem: str, start: str) -> dict[str, Any]:
+def page(stem: str, start: str, **defined: Any) -> dict[str, Any]:
     """What the visible cells of a chapter define that begin with `start`, a pattern."""
-    defined: dict[str, Any] = {}
     for cell in code_cells(nbformat.read(ROOT / f"book/{stem}.ipynb", 4)):
         if not cell.metadata.get("tags") and re.match(start, cell.source):
             exec(cell.source, defined)
@@ -535,9 +534,7 @@ def test_chapter_8_collapse(executed):
 @pytest.fixture(scope="module")
 def page_9() -> dict[str, Any]:
     """The functions of chapter 9, with what its hidden first cell brings."""
-    defined = page("09_alignment", "def ")
-    defined |= {"torch": torch, "pixels": pixels}
-    return defined
+    return page("09_alignment", "def ", SEED=0, torch=torch, pixels=pixels)
 
 
 def test_chapter_9_mmd_is_that_of_the_package_at_its_width(page_9):
