@@ -108,7 +108,7 @@ def border_of(by):
 # What a training and its evaluation depend on. A run whose experiment, pixels and TRAINING_VERSION
 # are the same is not trained again, whatever was edited: see asnlsr/training/folder.py.
 TRAINING = ["config.py", "physics.py", "metrics.py", "models/*", "tiles/store.py", "training/*"]
-BOOK = [*TRAINING, "*.py", "scenes/*", "tiles/*", "results/*", "notebook/**/*"]
+BOOK = [*TRAINING, "*.py", "scenes/**/*", "tiles/*", "results/*", "notebook/**/*"]
 
 
 wildcard_constraints:

@@ -266,7 +266,7 @@ def test_opened_chapter_makes_what_is_missing_and_only_that(clone):
 def test_opened_chapter_without_a_workflow_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(workflow, "ROOT", tmp_path)
     monkeypatch.setattr(
-        Workspace.__init__, "__defaults__", ("demo", "simulated", tmp_path / "data")
+        Workspace.__init__, "__defaults__", ("demo", "simulated", tmp_path / "data", False)
     )
     with pytest.raises(FileNotFoundError, match=r"scenes is missing.*make"):
         open_chapter("01", preset="smoke")

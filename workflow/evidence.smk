@@ -35,7 +35,7 @@ rule evidence:
 
 rule results:
     params:
-        arguments=[PRESET, DATASET, *MODELS],
+        arguments=quoted([PRESET, DATASET, "/".join(SCENES), *MODELS]),
     message:
         "Recording what is finished of the evidence"
     shell:

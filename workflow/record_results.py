@@ -1,4 +1,4 @@
-"""Record what is finished of the evidence: `record_results.py PRESET DATASET MODEL...`."""
+"""Record what is finished of the evidence: `record_results.py PRESET DATASET SCENES MODEL...`."""
 
 import sys
 from pathlib import Path
@@ -9,10 +9,13 @@ from asnlsr.results.evidence import plan, record
 RESULTS = Path("data/results")
 
 
-def main(preset: str, dataset: str, models: list[str]) -> None:
-    """Write data/results/DATASET-PRESET and say which runs are missing."""
+def main(preset: str, dataset: str, scenes: str, models: list[str]) -> None:
+    """Write data/results/DATASET-PRESET and say which runs are missing.
+
+    `scenes`, with a / between them, are those that are left out one after the other.
+    """
     space = Workspace(preset, dataset, base=Path("data"))
-    wanted = [run.name for run in plan(models, preset, ablation=dataset == "simulated")]
+    wanted = [run.name for run in plan(models, preset, scenes=scenes.split("/") if scenes else ())]
     folder = RESULTS / space.root.name
     called = "" if dataset in ("simulated", "real") else f" SCENES_NAME={dataset}"
     try:
@@ -28,4 +31,4 @@ def main(preset: str, dataset: str, models: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3:])
+    main(*sys.argv[1:4], sys.argv[4:])
