@@ -83,7 +83,8 @@ class RunFolder:
         """Whether the folder holds this very run, complete; refuse another run or anything else."""
         if not (self.folder / "run.json").exists():
             there = {path.name for path in self.folder.glob("[!.]*")}
-            if there and not ours(self.folder / "begun.json"):
+            older = {"history.csv", "weights.safetensors"} <= there  # what a workflow may leave
+            if there and not older and not ours(self.folder / "begun.json"):
                 raise ValueError(f"{self.folder}: no run but {min(there)}; choose another --out")
             return False
         past, identity = read_run(self.folder), self.identity()
