@@ -82,7 +82,7 @@ class Workspace:
     def run(self, model: str, recipe: str = "warm", seed: int = 0) -> Path:
         """Folder of a training run of protocol `blind`.
 
-        That of the weights in the repository, trained to the end, unless it was made here.
+        That of the weights in the repository, where there are any, unless it was made here.
         """
         own = self.root / "runs" / Experiment(model, self.preset, "blind", recipe, seed).name
         shipped = self.base / "weights" / (model if recipe == "warm" else f"{model}-{recipe}")
