@@ -81,8 +81,8 @@ test: .venv/stamp ## style, types and the whole test suite, the chapters at pres
 	.venv/bin/nbstripout --verify book/*.ipynb
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-fuzz: .venv/stamp ## ten minutes of random headers, whole and damaged
-	ASNLSR_FUZZ=20000 timeout 600 .venv/bin/python -m pytest -q tests/test_envi.py -k fuzz || test $$? = 124
+fuzz: .venv/stamp ## thousands of random headers, whole and damaged
+	ASNLSR_FUZZ=5000 .venv/bin/python -m pytest -q tests/test_envi.py -k fuzz
 
 bench: .venv/stamp ## time and memory of all networks, in ratios to plain formulations
 	.venv/bin/python -m pytest -q benchmarks --benchmark-min-rounds=9 --benchmark-columns=min,median

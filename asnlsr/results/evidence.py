@@ -20,8 +20,8 @@ from asnlsr.models.registry import BEST, MODELS, spec
 SEEDS, FEW = 5, 3  # of the pair that the book asks about, and of every other row
 PAIR = ("asnlsr", "snlsr-unmix")  # with and without the adversary
 CONTROLS = tuple(name for name, entry in MODELS.items() if entry.control)
-# Steps of `demo` from which on twice as many gain less than 0.05 dB on source validation, or the
-# most that this project could pay for: see the figure of quality against steps.
+# Steps at `demo`. Planned, and to be tested: half and twice as many are in the plan (`DOUBLED`),
+# and a budget is long enough where doubling it gains less than 0.05 dB on source validation.
 BUDGETS = {name: 4000 for name, entry in MODELS.items() if entry.unmixes} | {
     "rcam": 2000, "esrt": 2000, "srformer": 2000, "bandwise": 1000, "bandwise-oracle": 1000,
 }  # fmt: skip
