@@ -15,6 +15,7 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.plugins.environments import LightningEnvironment
 from tqdm.auto import tqdm
 
 from asnlsr.config import Experiment
@@ -154,6 +155,7 @@ def _fit(
     keep = ModelCheckpoint(run.folder, filename="last", enable_version_counter=False)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")  # advice on loader workers
+        warnings.filterwarnings("ignore", "The `srun` command is available")
         trainer = pl.Trainer(
             accelerator=accelerator,
             devices=devices,
@@ -165,6 +167,7 @@ def _fit(
             max_epochs=math.ceil(len(data.batches) / module.config.log_every),
             reload_dataloaders_every_n_epochs=1,
             callbacks=[keep, *([_Progress()] if progress else [])],
+            plugins=[LightningEnvironment()],  # the processes are ours, also in a job of Slurm
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
