@@ -770,15 +770,12 @@ def test_chapter_9_values(executed):
     assert value["published_windows"] == 20 * 2
     # In steps of 6 the second column of windows begins at 60 and has 95 pixels.
     assert value["repeated"] == pytest.approx(100 * (20 * 96 * (96 + 95) / (1452 * 155) - 1))
-    assert value["windows"] == 1  # 32 x 16 pixels
-    assert value["seam"] < 1e-4
-    assert value["seam"] < value["seam_alone"]
     # What z cannot hold of the truth, below a radiance of 1e-4, is dark and rare.
     assert value["inconsistency_truth"] < value["inconsistency_bicubic"] / 5
     assert value["wrong_truth"] > 5 * value["inconsistency_truth"]
 
 
-def test_chapter_9_agrees_with_the_evaluation(executed):
+def test_chapter_12_agrees_with_the_evaluation(executed):
     """The two test tiles of preset smoke are the whole scene, but for what lies between them."""
     value = glued(executed["12"])
     for model, label in (("bicubic", "bicubic"), ("asnlsr", "A-SNLSR")):

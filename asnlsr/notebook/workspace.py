@@ -33,7 +33,7 @@ READS = {
     "09": "tiles snlsr-unmix asnlsr",
     "10": "tiles bicubic richardson-lucy esrt asnlsr bandwise bandwise-oracle metrics recorded",
     "11": "tiles metrics? asnlsr:published? data/paper/table1.csv recorded",
-    "12": "tiles bicubic asnlsr",
+    "12": "tiles bicubic richardson-lucy asnlsr bandwise",
     "appendix_a": "recorded",
     "appendix_b": "tiles snlsr-frozen asnlsr richardson-lucy metrics data/paper/table1.csv"
     " recorded",
