@@ -11,23 +11,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 FLOOR, TOP = 1e-4, 2.0  # radiance, W m-2 sr-1 nm-1, that becomes z = 0 and z = 1
-_SPAN = float(np.log(TOP) - np.log(FLOOR))
+SPAN = float(np.log(TOP) - np.log(FLOOR))  # of log radiance, for z from 0 to 1
 Array = TypeVar("Array", Tensor, NDArray[np.float32])
 
 
 def log_scale(radiance: Array) -> Array:
     """Return z = (ln max(x, 1e-4) - ln 1e-4) / (ln 2 - ln 1e-4) of radiance of any shape."""
     if isinstance(radiance, Tensor):
-        return (radiance.clamp(min=FLOOR).log() - float(np.log(FLOOR))) / _SPAN
-    z: Array = ((np.log(np.maximum(radiance, FLOOR)) - np.log(FLOOR)) / _SPAN).astype(np.float32)
+        return (radiance.clamp(min=FLOOR).log() - float(np.log(FLOOR))) / SPAN
+    z: Array = ((np.log(np.maximum(radiance, FLOOR)) - np.log(FLOOR)) / SPAN).astype(np.float32)
     return z
 
 
 def unscale(z: Array) -> Array:
     """Return the radiance of z, the inverse of `log_scale` above its floor."""
     if isinstance(z, Tensor):
-        return (z * _SPAN + float(np.log(FLOOR))).exp()
-    radiance: Array = np.exp(z * _SPAN + np.log(FLOOR)).astype(np.float32)
+        return (z * SPAN).add_(float(np.log(FLOOR))).exp_()
+    radiance: Array = np.exp(z * SPAN + np.log(FLOOR)).astype(np.float32)
     return radiance
 
 
@@ -36,7 +36,7 @@ _CENTRE = 16.0  # not 15.5: shifts the low-resolution grid by half a high-resolu
 _VARIANCES = (6.306, 3.340)  # pixel^2 along the axes of the ellipse
 _ROTATION = 3.082  # rad, of the first axis against the columns
 _RANK_TOLERANCE = 1e-6  # of the largest singular value
-_CHUNK = 32  # outputs per banded matrix: wide enough for speed, narrow enough to be mostly band
+_CHUNK = 16  # outputs per banded matrix: wide enough for speed, narrow enough to be mostly band
 
 
 def gaussian_psf(width: float = 1.0) -> NDArray[np.float64]:

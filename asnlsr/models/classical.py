@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,15 @@ from torch.nn import functional as F
 
 from asnlsr.metrics import psnr
 from asnlsr.models.layers import SuperResolution, enlarge
-from asnlsr.physics import ForwardOperator, gaussian_psf, grid_offset, halo, log_scale, unscale
+from asnlsr.physics import (
+    SPAN,
+    ForwardOperator,
+    gaussian_psf,
+    grid_offset,
+    halo,
+    log_scale,
+    unscale,
+)
 from asnlsr.tiles.store import Pairs
 
 
@@ -30,10 +38,12 @@ class Bicubic(nn.Module):
         return SuperResolution(sr=enlarge(x, self.scale))
 
 
-LIMIT = 100  # iterations among which `fit` chooses
+LIMIT = 40  # iterations among which `fit` chooses
 NEAR_DB = 0.02  # so far below the best PSNR the fewest iterations do
 _TILES, _EVERY = 8, 5  # what it looks at: so many tiles, and every fifth band; bands are alike
 _TINY = 1e-8  # keeps quotients finite
+_TOLERANCE = 1e-4  # of the PSF: small beside what an iteration leaves
+_BANDS = 8  # at a time: they stay in the cache
 
 
 def enlarge_centred(x: Tensor, scale: int) -> Tensor:
@@ -58,7 +68,12 @@ def _operator(
 ) -> ForwardOperator:
     """Make the matrices of a blur once."""
     kernel = np.frombuffer(psf).reshape(32, 32)
-    return ForwardOperator(size, scale, border, kernel, torch.empty(0, dtype=dtype, device=device))
+    left, values, right = np.linalg.svd(kernel)
+    rank = np.count_nonzero(values > _TOLERANCE * values[0])
+    nearly = (left[:, :rank] * values[:rank]) @ right[:rank]  # fewer separable kernels, faster
+    nearly *= kernel.sum() / nearly.sum()
+    like = torch.empty(0, dtype=dtype, device=device)
+    return ForwardOperator(size, scale, border, nearly, like)
 
 
 class CentredBicubic(nn.Module):
@@ -104,7 +119,9 @@ class CentredBicubic(nn.Module):
 
     def forward(self, x: Tensor) -> SuperResolution:
         """Super-resolve z (B, C, h, w) to (B, C, r h, r w)."""
-        return SuperResolution(sr=next(islice(self.estimates(x), int(self.iterations), None)))
+        n = int(self.iterations)
+        parts = [next(islice(self.estimates(part), n, None)) for part in x.split(_BANDS, 1)]
+        return SuperResolution(sr=torch.cat(parts, 1))
 
     def estimates(self, lr: Tensor) -> Iterator[Tensor]:
         """Yield z (B, C, r h, r w) after 0, 1, ... iterations."""
@@ -138,21 +155,30 @@ class RichardsonLucy(CentredBicubic):
 
     .. math:: L \leftarrow \frac{L}{A^\top 1} \cdot A^\top \frac{Y}{A L}
 
-    L stays positive and sends the flux that was seen: :math:`\sum A L = \sum Y`.
+    L stays positive and sends the flux that was seen: :math:`\sum A L = \sum Y`. Every update
+    starts further along the last one, in log radiance, which takes a third of the updates.
 
     References
     ----------
-    Richardson 1972; Lucy 1974; the halo as unknown: Bertero & Boccacci 2005.
+    Richardson 1972; Lucy 1974; the halo as unknown: Bertero & Boccacci 2005; acceleration by
+    extrapolation: Biggs & Andrews 1997, here with the momentum of Nesterov 1983.
     """
 
     def iterate(self, blur: ForwardOperator, lr: Tensor, z: Tensor) -> Iterator[Tensor]:
         """Yield the estimate after every update."""
-        seen, radiance = unscale(lr), unscale(z)
-        share = blur.adjoint(lr.new_ones(lr.shape[-2:]))  # of a pixel's light that was seen
-        while True:
-            change = blur.adjoint(seen / blur(radiance).clamp(min=_TINY))
-            radiance = radiance * (change + _TINY) / (share + _TINY)  # unseen pixels stay
-            yield log_scale(radiance)
+        seen, before = unscale(lr), z
+        share = blur.adjoint(lr.new_ones(lr.shape[-2:])) + _TINY  # of a pixel's light, seen
+        for k in count():
+            ahead = _further(z, before, k)
+            change = blur.adjoint(seen / blur(unscale(ahead)).clamp(min=_TINY))
+            change.add_(_TINY).div_(share).log_()  # unseen pixels stay
+            before, z = z, ahead.add(change, alpha=1 / SPAN)
+            yield z.clamp(min=0)  # the floor of `log_scale`
+
+
+def _further(z: Tensor, before: Tensor, k: int) -> Tensor:
+    """Go on in the direction of the last of k updates: Nesterov's momentum."""
+    return before.lerp(z, 1 + (k - 1) / (k + 2)) if k > 1 else z
 
 
 class BackProjection(CentredBicubic):
