@@ -14,7 +14,7 @@ import pytest
 from asnlsr.config import Experiment
 from asnlsr.notebook import workspace as workflow
 from asnlsr.notebook.workspace import READS, ROOT, Workspace, key_of, open_chapter
-from asnlsr.results.statistics import AT_ONCE
+from asnlsr.results.tables import AT_ONCE
 from tests.smoke_book import smoke_book, snakemake
 
 SMOKE = Path("data/simulated-smoke")

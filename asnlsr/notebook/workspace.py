@@ -32,12 +32,15 @@ READS = {
     "08": "tiles asnlsr",
     "09": "tiles snlsr-unmix asnlsr",
     "10": "tiles bicubic richardson-lucy esrt asnlsr bandwise bandwise-oracle metrics recorded",
-    "11": "tiles metrics? asnlsr:published? data/paper/table1.csv recorded",
+    "11": "metrics? data/paper/table1.csv recorded",
     "12": "tiles bicubic richardson-lucy asnlsr bandwise",
     "appendix_a": "recorded",
     "appendix_b": "tiles snlsr-frozen asnlsr richardson-lucy metrics data/paper/table1.csv"
     " recorded",
 }
+
+
+_BOOKS_OWN = "the text speaks of the book's simulated scenes at preset `demo`"
 
 
 def key_of(chapter: str) -> str:
@@ -127,6 +130,9 @@ def open_chapter(
 ) -> Workspace:
     """Make what is missing of all that a chapter reads, and say where it is.
 
+    A line on the page tells that it was executed on other scenes or at another preset than the
+    book's own, of which the text speaks.
+
     Parameters
     ----------
     chapter : str
@@ -146,13 +152,20 @@ def open_chapter(
     space = Workspace(preset, dataset)
     wanted = space.reads(chapter, seed, alone=True)
     missing = [str(path.relative_to(ROOT)) for path in wanted if not path.exists()]
-    if not missing:
-        return space
+    if missing:
+        _make(missing, space)
+    if space != Workspace():
+        from IPython.display import Markdown, display
+
+        display(Markdown(f"*Executed on {dataset} scenes at preset `{preset}`; {_BOOKS_OWN}.*"))
+    return space
+
+
+def _make(missing: list[str], space: Workspace) -> None:
     if not (ROOT / "Snakefile").is_file():
         raise FileNotFoundError(f"{missing[0]} is missing: work in a clone, set up with `make`")
-    command = [sys.executable, "-m", "snakemake", "--config", f"preset={preset}"]
-    command += [f"dataset={dataset}", "--", *missing]
+    command = [sys.executable, "-m", "snakemake", "--config", f"preset={space.preset}"]
+    command += [f"dataset={space.dataset}", "--", *missing]
     # On standard error, Jupyter would show its progress in red.
     if subprocess.run(command, cwd=ROOT, check=False, stderr=subprocess.STDOUT).returncode:
         raise RuntimeError(f"the workflow could not make {missing[0]}: see its messages above")
-    return space
