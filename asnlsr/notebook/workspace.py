@@ -17,7 +17,7 @@ _HERE = (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[2])
 # The checkout: the nearest folder with a workflow, else that of the package.
 ROOT = next((folder for folder in _HERE if (folder / "Snakefile").is_file()), _HERE[-1])
 
-# What each chapter reads: scenes; tiles (with the split); the run of a MODEL or MODEL:RECIPE;
+# What each chapter reads: scenes; tiles (with the split); the run of a MODEL;
 # metrics (of all models of the table); recorded results; other files of the repository. With a
 # question mark: only as long as no results are recorded. The workflow makes it before the chapter
 # runs, and `open_chapter` where a reader opens it alone.
@@ -37,6 +37,8 @@ READS = {
     "appendix_a": "recorded",
     "appendix_b": "tiles snlsr-frozen asnlsr richardson-lucy metrics data/paper/table1.csv"
     " recorded",
+    "appendix_c": "recorded",
+    "intro": "tiles asnlsr bandwise recorded",
 }
 
 
@@ -119,9 +121,8 @@ class Workspace:
                     found += recorded
                 case name if "/" in name:
                     found.append(self.base.parent / name)
-                case name:
-                    model, _, recipe = name.partition(":")
-                    found.append(self.run(model, recipe or "warm", seed) / "run.json")
+                case model:
+                    found.append(self.run(model, seed=seed) / "run.json")
         return found
 
 
@@ -136,7 +137,7 @@ def open_chapter(
     Parameters
     ----------
     chapter : str
-        Key of `READS`: its two digits, or the letter of an appendix.
+        Key of `READS`: its two digits, `intro`, or the letter of an appendix.
     preset, dataset : str
         Of the `Workspace`.
     seed : int

@@ -165,6 +165,20 @@ def blind(results: Results, table: str = "metrics") -> pd.DataFrame:
     return rows[rows.columns.difference(about)].merge(runs, on="run")
 
 
+def in_full(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return those rows of `blind` that are of recipe `warm` and of no shortened run.
+
+    That is of runs with the steps in `BUDGETS`; where A-SNLSR has none, as on real scenes, of the
+    longest runs of every network.
+    """
+    steps: Any = BUDGETS
+    if not (rows["steps"] == BUDGETS["asnlsr"])[rows["model"] == "asnlsr"].any():
+        steps = rows.groupby("model")["steps"].max()
+    whole = rows["steps"] == rows["model"].map(steps)
+    at_once = rows["model"].map(lambda name: not spec(name).takes_steps)
+    return rows[(rows["recipe"] == "warm") & (whole | at_once)]
+
+
 def collect(folder: Path, wanted: Sequence[str]) -> Results:
     """Return the results of those runs in `folder`/runs that are finished and measured."""
     from asnlsr.training.folder import read_run
