@@ -167,6 +167,17 @@ def test_chapter_ran_at_the_preset_that_was_asked_for(path, executed):
 
 
 @each_chapter
+def test_page_says_that_its_text_is_of_another_preset(path, executed):
+    lines = [
+        output.data["text/markdown"]
+        for cell in code_cells(executed[key_of(path.stem)])
+        for output in cell.outputs
+        if "text/markdown" in output.get("data", {})
+    ]
+    assert sum("Executed on simulated scenes at preset `smoke`" in line for line in lines) == 1
+
+
+@each_chapter
 def test_page_needs_no_kernel(path, executed):
     notebook = executed[key_of(path.stem)]
     assert "widgets" not in notebook.metadata
