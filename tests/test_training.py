@@ -20,8 +20,7 @@ from safetensors.torch import load_file
 import asnlsr.models
 from asnlsr.models.registry import MODELS, ModelSpec, build
 from asnlsr.results.evaluate import KEYS, evaluate, predict
-from asnlsr.results.statistics import AT_ONCE
-from asnlsr.results.tables import render, results_table
+from asnlsr.results.tables import AT_ONCE, render, results_table
 from asnlsr.tiles.store import Pairs, TileSet, open_tiles
 from asnlsr.training.folder import load_run
 from asnlsr.training.module import SuperResolutionTraining
