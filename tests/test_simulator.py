@@ -11,10 +11,19 @@ from asnlsr.metrics import tile_metrics
 from asnlsr.physics import degrade, log_scale
 from asnlsr.scenes.bands import SWIR1, SWIR2, bin_response
 from asnlsr.scenes.envi import Scene, open_scene
-from asnlsr.scenes.layers import open_layers, twin
+from asnlsr.scenes.simulator import open_layers, twin
 from asnlsr.scenes.simulator.painting import CODE, Canvas, panel
-from asnlsr.scenes.simulator.simulate import PHOTON_NOISE, READ_NOISE, expose, fractions, simulate
-from asnlsr.scenes.simulator.spectra import MATERIALS, WAVELENGTH_NM, reflectance, sunlight
+from asnlsr.scenes.simulator.simulate import (
+    MATERIALS,
+    PHOTON_NOISE,
+    READ_NOISE,
+    WAVELENGTH_NM,
+    expose,
+    fractions,
+    reflectance,
+    simulate,
+    sunlight,
+)
 from asnlsr.tiles.prepare import prepare
 from asnlsr.tiles.store import open_tiles
 

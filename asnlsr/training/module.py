@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from asnlsr.config import TrainingConfig
-from asnlsr.device import sent
+from asnlsr.device import Losses, StepGraphs, sent
 from asnlsr.metrics import psnr, ssim
 from asnlsr.models.registry import ModelSpec
 from asnlsr.models.snlsr import encode
 from asnlsr.training.batches import BANDS, Tiles
-from asnlsr.training.graphs import Losses, StepGraphs
 from asnlsr.training.losses import domain_labels, training_losses
 from asnlsr.training.muon import Muon, is_matrix
 
