@@ -11,7 +11,6 @@ from asnlsr.metrics import tile_metrics
 from asnlsr.physics import degrade, log_scale
 from asnlsr.scenes.bands import SWIR1, SWIR2, bin_response
 from asnlsr.scenes.envi import Scene, open_scene
-from asnlsr.scenes.simulator import open_layers, twin
 from asnlsr.scenes.simulator.painting import CODE, Canvas, panel
 from asnlsr.scenes.simulator.simulate import (
     MATERIALS,
@@ -20,9 +19,11 @@ from asnlsr.scenes.simulator.simulate import (
     WAVELENGTH_NM,
     expose,
     fractions,
+    open_layers,
     reflectance,
     simulate,
     sunlight,
+    twin,
 )
 from asnlsr.tiles.prepare import prepare
 from asnlsr.tiles.store import open_tiles
