@@ -106,6 +106,7 @@ class StepGraphs:
 
     def __init__(self, objective: Objective, network: nn.Module, fused: bool = False) -> None:
         self.objective, self.network, self.fused = objective, network, fused
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.recorded: dict[Hashable, _Recorded] = {}
 
     def __call__(self, batch: dict[str, Tensor], warming_up: bool) -> tuple[Tensor, Losses]:
@@ -122,7 +123,7 @@ class StepGraphs:
 
     def hand_over(self) -> None:
         """Set the gradients of the parameters; None where this kind of step has none."""
-        for parameter, grad in zip(self.network.parameters(), self.last.grads, strict=True):
+        for parameter, grad in zip(self.parameters, self.last.grads, strict=True):
             parameter.grad = grad
 
     def _record(self, batch: dict[str, Tensor], warming_up: bool) -> _Recorded:
@@ -146,8 +147,17 @@ class StepGraphs:
     def _work(
         self, batch: dict[str, Tensor], warming_up: bool
     ) -> tuple[Tensor, Losses, list[Tensor | None]]:
-        self.network.zero_grad()  # so that backward makes them anew, in memory of the graph
         total, log = self.objective(dict(batch), warming_up)
-        total.backward()  # type: ignore[no-untyped-call]
-        grads = [parameter.grad for parameter in self.network.parameters()]
-        return total.detach(), {key: value.detach() for key, value in log.items()}, grads
+        grads = torch.autograd.grad(total, self.parameters, allow_unused=True)
+        laid: list[Tensor | None] = [
+            None if grad is None else _as_laid(grad, parameter)
+            for grad, parameter in zip(grads, self.parameters, strict=True)
+        ]
+        return total.detach(), {key: value.detach() for key, value in log.items()}, laid
+
+
+def _as_laid(grad: Tensor, parameter: Tensor) -> Tensor:
+    """Return a gradient in the memory layout of its parameter, as the fused Adam wants it."""
+    if grad.stride() == parameter.stride():
+        return grad
+    return torch.empty_like(parameter).copy_(grad)

@@ -55,6 +55,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> list[Scene]:
 
 
 @pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    out = tmp_path_factory.mktemp("plain")
+    return simulate(out, 2, SMALL, progress=False, layers=False)
+
+
+@pytest.fixture(scope="module")
 def default(tmp_path_factory: pytest.TempPathFactory) -> list[Scene]:
     out = tmp_path_factory.mktemp("default")
     return [open_scene(hdr) for hdr in simulate(out, progress=False)]
@@ -150,18 +156,16 @@ def test_fractions_are_the_painted_areas() -> None:
     np.testing.assert_array_equal(quarters[..., CODE["white"]], 4 - brick)
 
 
-def test_scenes_are_the_same_bytes_without_layers(small: list[Scene], tmp_path: Path) -> None:
-    plain = simulate(tmp_path, 2, SMALL, progress=False, layers=False)
-    assert not (tmp_path / "layers").exists()
+def test_scenes_are_the_same_bytes_without_layers(small: list[Scene], plain: list[Path]) -> None:
+    assert not (plain[0].parent / "layers").exists()
     for hdr, scene in zip(plain, small, strict=True):
         assert hdr.with_suffix(".img").read_bytes() == scene.img.read_bytes()
 
 
 @pytest.mark.parametrize("border", ["scene", "zero"])
 def test_tiles_carry_layers_beside_unchanged_pixels(
-    small: list[Scene], tmp_path: Path, border: str
+    small: list[Scene], plain: list[Path], tmp_path: Path, border: str
 ) -> None:
-    plain = simulate(tmp_path / "scenes", 2, SMALL, progress=False, layers=False)
     settings = {"tile": 32, "border": border, "progress": False}
     prepare(plain, tmp_path / "plain", **settings)
     prepare([scene.hdr for scene in small], tmp_path / "layered", **settings)
