@@ -30,7 +30,7 @@ class Unrecorded(StepGraphs):
         return total, log
 
 
-@pytest.mark.parametrize("model", ["asnlsr", "snlsr-coral", "bandwise"])
+@pytest.mark.parametrize("model", ["asnlsr", "bandwise"])
 def test_gradients_of_a_graph_are_those_of_a_step(
     model, tiny_tiles, tiny_split, tmp_path, monkeypatch
 ):
