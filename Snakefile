@@ -139,7 +139,7 @@ if DATASET == "simulated":
 
     rule simulate:
         input:
-            code("scenes/simulator/*", "scenes/envi.py", "scenes/layers.py"),
+            code("scenes/simulator/*", "scenes/envi.py"),
         output:
             directory(SPACE.scenes),
         params:

@@ -10,11 +10,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch.nn import functional
 
 from asnlsr.config import Experiment
 from asnlsr.notebook import workspace as workflow
 from asnlsr.notebook.workspace import READS, ROOT, Workspace, key_of, open_chapter
+from asnlsr.physics import log_scale
 from asnlsr.results.tables import AT_ONCE
+from asnlsr.tiles.store import open_tiles, tile_ids
 from tests.smoke_book import smoke_book, snakemake
 
 SMOKE = Path("data/simulated-smoke")
@@ -194,7 +198,9 @@ def test_mended_comment_runs_the_rule_and_trains_no_step(clone):
     run = clone / SMOKE / "runs" / Experiment("snlsr", "smoke").name
     before = json.loads((run / "run.json").read_text())
     history = (run / "history.csv").read_bytes()
-    append(clone / "asnlsr/models/snlsr.py", "\n# a comment\n")
+    for folder in ("models", "training"):
+        for source in (clone / "asnlsr" / folder).glob("*.py"):
+            append(source, "\n# a comment\n")
     target = str((run / "run.json").relative_to(clone))
     assert planned(clone, target) == {"train": 1}
     snakemake(target, cwd=clone)
@@ -240,6 +246,13 @@ def test_real_scenes_end_in_a_table(tmp_path, shared):
     (row,) = [row for row in rows if re.match(r"\| bicubic +\|", row)]
     psnr = target[(target.model == "bicubic") & (target.metric == "psnr")].value.mean()
     assert f"{psnr:.2f}" in row
+    store = open_tiles(made / "tiles-scene", "swir2")
+    assert store["hr"].shape == (28, 30, 64, 64)  # two tiles each way in 100 pixels
+    tested = [tile_ids(store).index(tile) for tile in split["test"]]
+    lr, hr = (log_scale(torch.from_numpy(store[name].values[tested])) for name in ("lr", "hr"))
+    error = (functional.interpolate(lr, scale_factor=4, mode="bicubic") - hr).square()
+    by_hand = 10 * torch.log10((hr.max() - hr.min()) ** 2 / error.mean((1, 2, 3)))
+    assert psnr == pytest.approx(by_hand.mean().item(), abs=1e-3)
 
 
 def test_every_chapter_says_once_what_it_reads():

@@ -206,12 +206,9 @@ def _peak_memory() -> float:
 def _machine() -> str:
     """Processor, number of cores and system; no name of the computer."""
     cpuinfo = Path("/proc/cpuinfo")
-    names = (
-        re.findall(r"model name\s*: (.+)", cpuinfo.read_text("utf-8", "replace"))
-        if cpuinfo.exists()
-        else []
-    )
-    processor = names[0] if names else platform.processor()
+    text = cpuinfo.read_text("utf-8", "replace") if cpuinfo.exists() else ""
+    found = re.search(r"model name\s*: (.+)", text)
+    processor = found[1] if found else platform.processor()
     return f"{processor}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
 
