@@ -904,12 +904,14 @@ function render({ model, el }) {
     figure.draw();
     computing = between(FRAME, 2 * (performance.now() - computed), 50); // drawing is a third
     if (done) status.textContent = said; // once, for those who listen to it
+    root.setAttribute("aria-busy", !done);
     frame = done ? 0 : requestAnimationFrame(advance);
   }
 
   function restart() {
     shows.forEach((show) => show());
     work = figure.work();
+    root.setAttribute("aria-busy", true);
     if (!frame) frame = requestAnimationFrame(advance);
   }
 
