@@ -426,7 +426,7 @@ const [RATE, BETA1, BETA2] = [0.02, 0.9, 0.999]; // Adam
 
 /** Weights of direction (2), classifier (2) and discriminator (16 + 16 + 16 + 1), in this order. */
 function firstWeights() {
-  const drawn = normals(4, 4 + 3 * HIDDEN + 1);
+  const drawn = normals(1, 4 + 3 * HIDDEN + 1);
   const scale = (k) => (k < 2 ? Math.SQRT1_2 : k < 4 + 2 * HIDDEN || k === 4 + 3 * HIDDEN ? 1 : 0.25);
   return drawn.map((value, k) => value * scale(k));
 }
@@ -583,7 +583,8 @@ function separation(clouds) {
 }
 
 function Embeddings(ui, data) {
-  const options = [0, 1, 2].map((k) => [...new Set(data.placed.map((each) => each[k]))]);
+  const valuesOf = (k) => [...new Set(data.placed.map((each) => each[k]))];
+  const options = [valuesOf(0), valuesOf(1).sort((one, other) => one - other), valuesOf(2)];
   ui.choice("features", "features", options[0]);
   ui.choice("perplexity", "perplexity", options[1]);
   ui.choice("start", "start", options[2]);
