@@ -101,7 +101,7 @@ class Deblurring(Explorable):
     width = Float(1.0, min=0.4, max=1.6).tag(sync=True)
     assumed = Float(1.0, min=0.4, max=1.6).tag(sync=True)
     noise = Float(3.0, min=0.0, max=10.0).tag(sync=True)
-    iterations = Int(20, min=0, max=200).tag(sync=True)
+    iterations = Int(100, min=0, max=200).tag(sync=True)
 
     def __init__(self, radiance: Array, peak: float, scale: int = 4) -> None:
         psf, place = gaussian_psf(), np.arange(SIZE) - SIZE // 2
@@ -156,7 +156,7 @@ class Embeddings(Explorable):
 
     Parameters
     ----------
-    placed : mapping of (features, perplexity, start) to pair of ndarray, (n, 2) and (m, 2)
+    placed : mapping of (features, perplexity, start) to pair of ndarray, (n, 2)
         The points of both domains.
     distances : mapping of str to mapping of str to float
         Of each of the features: its A-distance and the like.

@@ -19,12 +19,19 @@ const range = (n) => [...Array(n).keys()];
 // Five faces of an error (chapter 3)
 
 const FACES = {
-  brighter: ORANGE, "tilted spectra": MAGENTA, shifted: CYAN, blurred: TEAL, noisy: GREY,
-}; // prettier-ignore
+  brighter: ORANGE,
+  "tilted spectra": MAGENTA,
+  shifted: CYAN,
+  blurred: TEAL,
+  noisy: GREY,
+};
 const METRICS = {
-  psnr: ["PSNR (dB)", 2], ssim: ["SSIM", 3], samOfRadiance: ["SAM of radiance (deg)", 2],
-  ergas: ["ERGAS", 2], sam: ["SAM of z (deg)", 2],
-}; // prettier-ignore
+  psnr: ["PSNR (dB)", 2],
+  ssim: ["SSIM", 3],
+  samOfRadiance: ["SAM of radiance (deg)", 2],
+  ergas: ["ERGAS", 2],
+  sam: ["SAM of z (deg)", 2],
+};
 const DRAWN = ["psnr", "ssim", "samOfRadiance", "ergas"];
 
 /** The five errors of a cube (bands, rows, cols), each with the root mean square `size`. */
@@ -64,17 +71,22 @@ function metricsOf({ truth, peak, floor, top }) {
   });
 
   const ssim = (estimate) =>
-    mean(ofTruth.map(({ x, mu, square }, b) => {
-      const y = band(estimate, b);
-      const muY = smooth(y);
-      const squareY = smooth(y.map((value) => value * value));
-      const product = smooth(y.map((value, k) => value * x[k]));
-      return mean(mu.map((m, k) => {
-        const [mm, nn, mn] = [m * m, muY[k] * muY[k], m * muY[k]];
-        const structure = (2 * (product[k] - mn) + c2) / (square[k] - mm + squareY[k] - nn + c2);
-        return ((2 * mn + c1) / (mm + nn + c1)) * structure;
-      }));
-    })); // prettier-ignore
+    mean(
+      ofTruth.map(({ x, mu, square }, b) => {
+        const y = band(estimate, b);
+        const muY = smooth(y);
+        const squareY = smooth(y.map((value) => value * value));
+        const product = smooth(y.map((value, k) => value * x[k]));
+        return mean(
+          mu.map((m, k) => {
+            const [mm, nn, mn] = [m * m, muY[k] * muY[k], m * muY[k]];
+            const structure =
+              (2 * (product[k] - mn) + c2) / (square[k] - mm + squareY[k] - nn + c2);
+            return ((2 * mn + c1) / (mm + nn + c1)) * structure;
+          }),
+        );
+      }),
+    );
 
   /** Mean angle between the spectra of two cubes, of differences and sums of unit vectors. */
   const angle = (one, other) => {
@@ -92,10 +104,15 @@ function metricsOf({ truth, peak, floor, top }) {
   };
 
   const ergas = (estimated) =>
-    (100 / 4) * Math.sqrt(mean(range(bands).map((b) => {
-      const [x, y] = [band(light, b), band(estimated, b)];
-      return mean(x.map((value, k) => (y[k] - value) ** 2)) / mean(x) ** 2;
-    }))); // prettier-ignore
+    (100 / 4) *
+    Math.sqrt(
+      mean(
+        range(bands).map((b) => {
+          const [x, y] = [band(light, b), band(estimated, b)];
+          return mean(x.map((value, k) => (y[k] - value) ** 2)) / mean(x) ** 2;
+        }),
+      ),
+    );
 
   return (estimate) => {
     const estimated = radiance(estimate);
@@ -134,7 +151,11 @@ function FiveFaces(ui, data) {
       shown = { name, strength, ...metrics(estimate) };
       pictures[1](coloured(estimate), rows, cols);
       const error = estimate.map((z, k) => z - truth[k]);
-      pictures[2](rgb.map((b) => stretched(plane(error, b), [-3 * data.size, 3 * data.size])), rows, cols);
+      pictures[2](
+        rgb.map((b) => stretched(plane(error, b), [-3 * data.size, 3 * data.size])),
+        rows,
+        cols,
+      );
       for (const each of strengths)
         for (const face of Object.keys(FACES)) {
           if (known[face].some((found) => found.strength === each)) continue;
@@ -146,15 +167,18 @@ function FiveFaces(ui, data) {
       DRAWN.forEach((key, n) => {
         const [title, digits] = METRICS[key];
         const lines = Object.entries(FACES).map(([name, colour]) => ({
-          colour, bold: name === shown.name,
+          colour,
+          bold: name === shown.name,
           points: known[name].map((found) => [found.strength, found[key]]),
-        })); // prettier-ignore
+        }));
         const all = [...lines.flatMap(({ points }) => points.map(([, y]) => y)), shown[key]];
         charts[n]({
           title: `${title} ${shown[key].toFixed(digits)}`,
-          x: [0, 2, "strength"], y: [Math.min(...all), Math.max(...all)], lines,
+          x: [0, 2, "strength"],
+          y: [Math.min(...all), Math.max(...all)],
+          lines,
           dots: [{ at: [shown.strength, shown[key]], colour: FACES[shown.name] }],
-        }); // prettier-ignore
+        });
       });
       const said = Object.entries(METRICS).map(
         ([key, [title, digits]]) => `${title} ${shown[key].toFixed(digits)}`,
@@ -226,7 +250,11 @@ function observed({ radiance, sigmas, ...how }, width, noise) {
 /** The estimates of Richardson-Lucy, one after the other; the first is A'y / A'1. */
 function* richardsonLucy(y, { radiance, sigmas, ...how }, assumed) {
   const [rows, cols] = radiance.shape.map((size, k) => camera(size, assumed * sigmas[k], how));
-  const share = sentBack(y.map(() => 1), rows, cols);
+  const share = sentBack(
+    y.map(() => 1),
+    rows,
+    cols,
+  );
   const update = (ratio) => sentBack(ratio, rows, cols).map((value, k) => value / share[k]);
   let x = update(y);
   for (;;) {
@@ -282,12 +310,17 @@ function Deblurring(ui, data) {
       const high = quality[best];
       chart({
         title: `PSNR after ${now} iterations: ${quality[now].toFixed(2)} dB`,
-        x: [0, most, "iterations"], y: [Math.max(Math.min(...quality), high - 1.5), high, "PSNR (dB)"],
+        x: [0, most, "iterations"],
+        y: [Math.max(Math.min(...quality), high - 1.5), high, "PSNR (dB)"],
         lines: [{ points: [...quality.entries()], colour: TEAL, bold: true, label: "PSNR (dB)" }],
-        dots: [{ at: [best, high], colour: ORANGE, label: `best: ${best}` },
-               { at: [now, quality[now]], colour: TEAL }],
-      }); // prettier-ignore
-      ui.say(`PSNR after ${now} iterations ${quality[now].toFixed(2)} dB; best after ${best}: ${high.toFixed(2)} dB`);
+        dots: [
+          { at: [best, high], colour: ORANGE, label: `best: ${best}` },
+          { at: [now, quality[now]], colour: TEAL },
+        ],
+      });
+      ui.say(
+        `PSNR after ${now} iterations ${quality[now].toFixed(2)} dB; best after ${best}: ${high.toFixed(2)} dB`,
+      );
     },
   };
 }
@@ -316,7 +349,8 @@ function unmixed([x, y], corners) {
   return onEdges.sort((one, other) => one[0] - other[0])[0][1];
 }
 
-const mixed = (shares, corners) => [0, 1].map((axis) => sum(shares.map((s, n) => s * corners[n][axis])));
+const mixed = (shares, corners) =>
+  [0, 1].map((axis) => sum(shares.map((s, n) => s * corners[n][axis])));
 const distance = (one, other) => Math.hypot(one[0] - other[0], one[1] - other[1]);
 
 /** Shares of all points, their residual (per cent of the spread), error, and how many lie outside. */
@@ -328,36 +362,53 @@ function unmixing({ points, shares, corners }) {
   const power = (values) => mean(values.map((value) => value * value));
   const spread = power(points.map((point) => distance(point, middle)));
   return {
-    found, nearest,
+    found,
+    nearest,
     residual: 100 * Math.sqrt(power(away) / spread),
     error: mean(found.flatMap((each, n) => each.map((share, m) => Math.abs(share - shares[n][m])))),
     outside: away.filter((each) => each > 1e-9).length,
-  }; // prettier-ignore
+  };
 }
 
 function Triangle(ui, data) {
   const [points, shares] = [rowsOf(data.points), rowsOf(data.shares)];
   const { names, true: start } = data;
   const ends = [0, 1].map((axis) => {
-    const [low, high] = limits(start.map((corner) => corner[axis]), 0);
+    const [low, high] = limits(
+      start.map((corner) => corner[axis]),
+      0,
+    );
     return [low - 0.4 * (high - low), high + 0.4 * (high - low)];
   });
   const resized = (factor) => () => {
     const corners = ui.get("corners");
     const middle = mixed([1 / 3, 1 / 3, 1 / 3], corners);
-    move(corners.map((corner) => corner.map((value, axis) => middle[axis] + factor * (value - middle[axis]))));
+    move(
+      corners.map((corner) =>
+        corner.map((value, axis) => middle[axis] + factor * (value - middle[axis])),
+      ),
+    );
   };
   const move = (corners) => ui.put("corners", corners.map(inside));
-  const inside = (corner) => corner.map((value, axis) => between(ends[axis][0], value, ends[axis][1]));
+  const inside = (corner) =>
+    corner.map((value, axis) => between(ends[axis][0], value, ends[axis][1]));
   ui.button("true endmembers", () => move(start));
   ui.button("larger triangle", resized(1.1));
   ui.button("smaller triangle", resized(1 / 1.1));
   const [plane, recovered] = ui.charts(["the points and the triangle", "recovered shares"], "half");
   const handles = names.map((name, n) => {
-    const handle = s("g", {
-      class: "handle", tabindex: 0, role: "application", "data-corner": n,
-      "aria-label": `endmember ${name}, arrow keys move it`,
-    }, s("circle", { r: 20, fill: "transparent" }), s("path", { d: "M0 -9L9 7H-9Z", style: `fill: ${CORNERS[n]}` })); // prettier-ignore
+    const handle = s(
+      "g",
+      {
+        class: "handle",
+        tabindex: 0,
+        role: "application",
+        "data-corner": n,
+        "aria-label": `endmember ${name}, arrow keys move it`,
+      },
+      s("circle", { r: 20, fill: "transparent" }),
+      s("path", { d: "M0 -9L9 7H-9Z", style: `fill: ${CORNERS[n]}` }),
+    );
     const go = (corner) => move(ui.get("corners").with(n, corner));
     let held = false;
     handle.addEventListener("pointerdown", (event) => {
@@ -370,10 +421,16 @@ function Triangle(ui, data) {
     for (const end of ["pointerup", "pointercancel"])
       handle.addEventListener(end, () => (held = false));
     handle.addEventListener("keydown", (event) => {
-      const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[event.key];
+      const step = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[
+        event.key
+      ];
       if (!step) return;
       event.preventDefault();
-      go(ui.get("corners")[n].map((value, axis) => value + (step[axis] * (ends[axis][1] - ends[axis][0])) / 100));
+      go(
+        ui
+          .get("corners")
+          [n].map((value, axis) => value + (step[axis] * (ends[axis][1] - ends[axis][0])) / 100),
+      );
     });
     return handle;
   });
@@ -387,22 +444,44 @@ function Triangle(ui, data) {
       const corners = ui.get("corners");
       plane({
         title: `residual ${now.residual.toFixed(1)} % of the spread`,
-        x: [...ends[0], "1st component"], y: [...ends[1], "2nd component"],
+        x: [...ends[0], "1st component"],
+        y: [...ends[1], "2nd component"],
         lines: [
-          { points: [...start, start[0]], colour: "currentColor", dash: "2 3", label: "true triangle" },
-          { points: [...corners, corners[0]], colour: "currentColor", bold: true, label: "your triangle" },
+          {
+            points: [...start, start[0]],
+            colour: "currentColor",
+            dash: "2 3",
+            label: "true triangle",
+          },
+          {
+            points: [...corners, corners[0]],
+            colour: "currentColor",
+            bold: true,
+            label: "your triangle",
+          },
           ...points.map((point, n) => ({ points: [point, now.nearest[n]], colour: MAGENTA })),
         ],
         dots: points.map((point, n) => ({ at: point, size: 2.2, colour: blend(now.found[n]) })),
         handles: handles.map((node, n) => ({ node, at: corners[n], label: names[n] })),
-      }); // prettier-ignore
+      });
       recovered({
         title: `mean error of the shares ${now.error.toFixed(3)}`,
-        x: [0, 1, "true share"], y: [0, 1, "recovered share"],
-        lines: [{ points: [[0, 0], [1, 1]], colour: "currentColor", label: "right shares" }],
+        x: [0, 1, "true share"],
+        y: [0, 1, "recovered share"],
+        lines: [
+          {
+            points: [
+              [0, 0],
+              [1, 1],
+            ],
+            colour: "currentColor",
+            label: "right shares",
+          },
+        ],
         dots: now.found.flatMap((each, n) =>
-          each.map((share, m) => ({ at: [shares[n][m], share], size: 1.8, colour: CORNERS[m] }))),
-      }); // prettier-ignore
+          each.map((share, m) => ({ at: [shares[n][m], share], size: 1.8, colour: CORNERS[m] })),
+        ),
+      });
       ui.say(
         `residual ${now.residual.toFixed(1)} % of the spread, mean error of the shares ` +
           `${now.error.toFixed(3)}; ${now.outside} of ${points.length} points outside`,
@@ -427,7 +506,8 @@ const [RATE, BETA1, BETA2] = [0.02, 0.9, 0.999]; // Adam
 /** Weights of direction (2), classifier (2) and discriminator (16 + 16 + 16 + 1), in this order. */
 function firstWeights() {
   const drawn = normals(1, 4 + 3 * HIDDEN + 1);
-  const scale = (k) => (k < 2 ? Math.SQRT1_2 : k < 4 + 2 * HIDDEN || k === 4 + 3 * HIDDEN ? 1 : 0.25);
+  const scale = (k) =>
+    k < 2 ? Math.SQRT1_2 : k < 4 + 2 * HIDDEN || k === 4 + 3 * HIDDEN ? 1 : 0.25;
   return drawn.map((value, k) => value * scale(k));
 }
 
@@ -503,14 +583,22 @@ function accuracies(w, source, target) {
     };
   });
   return {
-    source: ofSource.right, target: ofTarget.right, domain: (ofSource.told + ofTarget.told) / 2,
-  }; // prettier-ignore
+    source: ofSource.right,
+    target: ofTarget.right,
+    domain: (ofSource.told + ofTarget.told) / 2,
+  };
 }
 
 function Adaptation(ui, data) {
-  const clouds = (pair) => pair.map(([points, labels]) => ({ points: rowsOf(points), labels: [...labels].map(Math.round) }));
+  const clouds = (pair) =>
+    pair.map(([points, labels]) => ({
+      points: rowsOf(points),
+      labels: [...labels].map(Math.round),
+    }));
   const [source, sourceTest] = clouds(data.source);
-  const targets = Object.fromEntries(Object.entries(data.targets).map(([name, pair]) => [name, clouds(pair)]));
+  const targets = Object.fromEntries(
+    Object.entries(data.targets).map(([name, pair]) => [name, clouds(pair)]),
+  );
   const finished = {}; // weights and accuracies by target and gamma
   ui.choice("target", "target", Object.keys(targets));
   ui.slider("gamma", "γ", 0.02, 2);
@@ -544,24 +632,38 @@ function Adaptation(ui, data) {
       [left, right].forEach((chart, k) =>
         chart({
           title: `${k ? "target" : "source"} ${shown[k ? "target" : "source"].toFixed(0)} %`,
-          x: [-3, 3, "x₁"], y: [-5, 3, "x₂"],
-          lines: [{ points: line, colour: "currentColor", bold: true, label: "the classifier's line" }],
+          x: [-3, 3, "x₁"],
+          y: [-5, 3, "x₂"],
+          lines: [
+            { points: line, colour: "currentColor", bold: true, label: "the classifier's line" },
+          ],
           dots: test[k].points.map((at, n) => ({
-            at, size: 2.4, colour: k ? RED : BLUE, ring: !test[k].labels[n] })),
+            at,
+            size: 2.4,
+            colour: k ? RED : BLUE,
+            ring: !test[k].labels[n],
+          })),
         }),
-      ); // prettier-ignore
-      const visited = Object.values(finished[name] ?? {}).filter((each) => each.shown)
-        .sort((one, other) => one.gamma - other.gamma); // prettier-ignore
+      );
+      const visited = Object.values(finished[name] ?? {})
+        .filter((each) => each.shown)
+        .sort((one, other) => one.gamma - other.gamma);
       const looks = { source: BLUE, domain: ORANGE, target: RED };
       curve({
         title: `accuracy: source ${shown.source.toFixed(0)} %, domain ${shown.domain.toFixed(0)} %, target ${shown.target.toFixed(0)} %`,
-        x: [0, 1, "γ"], y: [40, 100, "accuracy (%)"],
+        x: [0, 1, "γ"],
+        y: [40, 100, "accuracy (%)"],
         lines: Object.entries(looks).map(([key, colour]) => ({
-          points: visited.map((each) => [each.gamma, each.shown[key]]), colour, label: key, bold: true })),
+          points: visited.map((each) => [each.gamma, each.shown[key]]),
+          colour,
+          label: key,
+          bold: true,
+        })),
         dots: Object.entries(looks).flatMap(([key, colour]) => [
           ...visited.map((each) => ({ at: [each.gamma, each.shown[key]], size: 2, colour })),
-          { at: [gamma, shown[key]], colour }]),
-      }); // prettier-ignore
+          { at: [gamma, shown[key]], colour },
+        ]),
+      });
       const angle = Math.atan2(Math.sign(w[2]) * u[1], Math.sign(w[2]) * u[0]) * DEGREES;
       ui.say(
         `γ ${gamma.toFixed(2)}, step ${step} of ${STEPS}: source ${shown.source.toFixed(0)} %, ` +
@@ -577,8 +679,12 @@ function Adaptation(ui, data) {
 
 /** Distance of the means of two clouds, in units of the spread within a cloud. */
 function separation(clouds) {
-  const middles = clouds.map((points) => [0, 1].map((axis) => mean(points.map((point) => point[axis]))));
-  const within = clouds.flatMap((points, k) => points.map((point) => distance(point, middles[k]) ** 2));
+  const middles = clouds.map((points) =>
+    [0, 1].map((axis) => mean(points.map((point) => point[axis]))),
+  );
+  const within = clouds.flatMap((points, k) =>
+    points.map((point) => distance(point, middles[k]) ** 2),
+  );
   return distance(...middles) / Math.sqrt(mean(within));
 }
 
@@ -589,8 +695,6 @@ function Embeddings(ui, data) {
   ui.choice("perplexity", "perplexity", options[1]);
   ui.choice("start", "start", options[2]);
   const [chart] = ui.charts(["t-SNE"], "wide tall");
-  const found = h("dl");
-  ui.append(found);
   let clouds;
 
   return {
@@ -600,19 +704,31 @@ function Embeddings(ui, data) {
       clouds = placed.slice(3).map(rowsOf);
     },
     draw() {
-      const all = clouds.flat();
-      const ends = [0, 1].map((axis) => limits(all.map((point) => point[axis]), 0));
+      const all = clouds[0].flatMap((point, n) => [point, clouds[1][n]]); // none on top of the other
+      const ends = [0, 1].map((axis) =>
+        limits(
+          all.map((point) => point[axis]),
+          0,
+        ),
+      );
       const features = ui.get("features");
       const numbers = { "gap in the picture": separation(clouds), ...data.distances[features] };
       chart({
         title: `${features}, perplexity ${ui.get("perplexity")}, start: ${ui.get("start")}`,
-        x: ends[0], y: ends[1], bare: true,
-        lines: [{ points: [], colour: BLUE, label: "SWIR1" }, { points: [], colour: RED, label: "SWIR2" }],
-        dots: clouds.flatMap((points, k) => points.map((at) => ({ at, size: 2.4, colour: k ? RED : BLUE }))),
-      }); // prettier-ignore
-      const texts = Object.entries(numbers).map(([name, value]) => [name, value.toFixed(2)]);
-      found.replaceChildren(...texts.map((pair) => h("div", {}, h("dt", {}, pair[0]), h("dd", {}, pair[1]))));
-      ui.say(texts.map((pair) => pair.join(" ")).join(", "));
+        x: ends[0],
+        y: ends[1],
+        bare: true,
+        lines: [
+          { points: [], colour: BLUE, label: "SWIR1" },
+          { points: [], colour: RED, label: "SWIR2" },
+        ],
+        dots: all.map((at, n) => ({ at, size: 2.4, colour: n % 2 ? RED : BLUE })),
+      });
+      ui.say(
+        Object.entries(numbers)
+          .map(([name, value]) => `${name} ${value.toFixed(2)}`)
+          .join(", "),
+      );
     },
   };
 }
@@ -629,8 +745,10 @@ function normals(seed, count) {
     t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
-  return Float64Array.from({ length: count }, () =>
-    Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform())); // prettier-ignore
+  return Float64Array.from(
+    { length: count },
+    () => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()),
+  );
 }
 
 /** A Gaussian at the integers from -reach to reach, with the sum 1. */
@@ -680,7 +798,10 @@ function unpack(value) {
   return Object.assign(array, { shape: value.shape });
 }
 
-const rowsOf = (array) => range(array.shape[0]).map((n) => [...array.subarray(n * array.shape[1], (n + 1) * array.shape[1])]);
+const rowsOf = (array) =>
+  range(array.shape[0]).map((n) => [
+    ...array.subarray(n * array.shape[1], (n + 1) * array.shape[1]),
+  ]);
 
 // ---------------------------------------------------------------------------------------------
 // The page
@@ -740,7 +861,9 @@ function chartIn(figure) {
   function draw({ title, x, y, lines = [], dots = [], handles = [], bare = false }) {
     const width = Math.max(svg.clientWidth || 300, 140);
     const height = svg.clientHeight || 200;
-    const [left, right, top, bottom] = bare ? [6, width - 6, 6, height - 6] : [y[2] ? 54 : 36, width - 14, 8, height - 34];
+    const [left, right, top, bottom] = bare
+      ? [6, width - 6, 6, height - 6]
+      : [y[2] ? 54 : 36, width - 14, 8, height - 34];
     const [x0, x1] = x;
     const pad = bare ? 0 : 0.04 * (y[1] - y[0]) || 0.01;
     const [y0, y1] = [y[0] - pad, y[1] + pad];
@@ -749,8 +872,9 @@ function chartIn(figure) {
     const at = (point) => `${across(point[0]).toFixed(1)} ${up(point[1]).toFixed(1)}`;
     const text = (content, attributes) => s("text", attributes, String(content).replace("-", "−"));
     toValue = ([px, py]) => [
-      x0 + ((px - left) / (right - left)) * (x1 - x0), y0 + ((bottom - py) / (bottom - top)) * (y1 - y0),
-    ]; // prettier-ignore
+      x0 + ((px - left) / (right - left)) * (x1 - x0),
+      y0 + ((bottom - py) / (bottom - top)) * (y1 - y0),
+    ];
     caption.textContent = title;
     svg.setAttribute("aria-label", title);
     if (handles.length) svg.setAttribute("role", "group");
@@ -767,17 +891,33 @@ function chartIn(figure) {
       const turned = `translate(12 ${(bottom + top) / 2}) rotate(-90)`;
       if (y[2]) parts.push(text(y[2], { transform: turned, "text-anchor": "middle" }));
     }
-    const paths = lines.filter(({ points }) => points.length).map(({ points, colour, bold, dash = "" }) =>
-      s("path", { d: `M${points.map(at).join("L")}`, stroke: colour, "stroke-width": bold ? 2.4 : 1, "stroke-dasharray": dash })); // prettier-ignore
+    const paths = lines
+      .filter(({ points }) => points.length)
+      .map(({ points, colour, bold, dash = "" }) =>
+        s("path", {
+          d: `M${points.map(at).join("L")}`,
+          stroke: colour,
+          "stroke-width": bold ? 2.4 : 1,
+          "stroke-dasharray": dash,
+        }),
+      );
     const circles = dots.map(({ at: [px, py], colour, size = 4.5, ring }) =>
-      s("circle", { cx: across(px).toFixed(1), cy: up(py).toFixed(1), r: size, ...(ring ? { fill: "none", stroke: colour } : { fill: colour }) })); // prettier-ignore
+      s("circle", {
+        cx: across(px).toFixed(1),
+        cy: up(py).toFixed(1),
+        r: size,
+        ...(ring ? { fill: "none", stroke: colour } : { fill: colour }),
+      }),
+    );
     // Nothing leaves the frame.
     const id = `frame-${(chartIn.count = (chartIn.count ?? 0) + 1)}`;
     const frame = { x: left - 5, y: top - 5, width: right - left + 10, height: bottom - top + 10 };
     parts.push(s("clipPath", { id }, s("rect", frame)));
     parts.push(s("g", { "clip-path": `url(#${id})` }, ...paths, ...circles));
     for (const { at: place, label } of dots.filter((dot) => dot.label))
-      parts.push(text(label, { x: between(left, across(place[0]) - 4, right - 50), y: up(place[1]) + 18 }));
+      parts.push(
+        text(label, { x: between(left, across(place[0]) - 4, right - 50), y: up(place[1]) + 18 }),
+      );
     for (const { node, at: place, label } of handles) {
       node.setAttribute("transform", `translate(${at(place)})`);
       const below = place[1] < mean(handles.map((each) => each.at[1])); // outside of the triangle
@@ -785,19 +925,39 @@ function chartIn(figure) {
       parts.push(text(label, { x: across(place[0]), y, "text-anchor": "middle" }));
     }
     // The handles stay where they are in the document, and with them the focus.
-    for (const node of [...svg.childNodes]) if (!handles.some((each) => each.node === node)) node.remove();
+    for (const node of [...svg.childNodes])
+      if (!handles.some((each) => each.node === node)) node.remove();
     svg.prepend(...parts);
     for (const { node } of handles) if (node.parentNode !== svg) svg.append(node);
     const named = lines.filter((line) => line.label);
-    legend.replaceChildren(...(named.length > 1 ? named : []).map(({ label, colour, dash = "" }) =>
-      h("span", {}, s("svg", { viewBox: "0 0 20 8", "aria-hidden": "true" },
-        s("path", { d: "M0 4H20", stroke: colour, "stroke-width": 2.4, "stroke-dasharray": dash })), ` ${label}`))); // prettier-ignore
+    legend.replaceChildren(
+      ...(named.length > 1 ? named : []).map(({ label, colour, dash = "" }) =>
+        h(
+          "span",
+          {},
+          s(
+            "svg",
+            { viewBox: "0 0 20 8", "aria-hidden": "true" },
+            s("path", {
+              d: "M0 4H20",
+              stroke: colour,
+              "stroke-width": 2.4,
+              "stroke-dasharray": dash,
+            }),
+          ),
+          ` ${label}`,
+        ),
+      ),
+    );
   }
 
   draw.valueAt = ({ clientX, clientY }) => {
     const box = svg.getBoundingClientRect();
     const [, , width, height] = svg.getAttribute("viewBox").split(" ").map(Number);
-    return toValue([((clientX - box.left) * width) / box.width, ((clientY - box.top) * height) / box.height]);
+    return toValue([
+      ((clientX - box.left) * width) / box.width,
+      ((clientY - box.top) * height) / box.height,
+    ]);
   };
   return draw;
 }
@@ -810,10 +970,20 @@ function render({ model, el }) {
   const controls = h("div", { class: "controls" });
   const status = h("p", { role: "status" });
   const body = h("div", { class: "body" });
-  const root = h("div", { class: "explorable", role: "group", "aria-label": "explorable figure",
-    // JupyterLab looks at keys before they come here, and lets be what is marked so.
-    "data-lm-suppress-shortcuts": "true",
-    onkeydown: (event) => event.ctrlKey || event.metaKey || event.stopPropagation() }, controls, body, status); // prettier-ignore
+  const root = h(
+    "div",
+    {
+      class: "explorable",
+      role: "group",
+      "aria-label": "explorable figure",
+      // JupyterLab looks at keys before they come here, and lets be what is marked so.
+      "data-lm-suppress-shortcuts": "true",
+      onkeydown: (event) => event.ctrlKey || event.metaKey || event.stopPropagation(),
+    },
+    controls,
+    body,
+    status,
+  );
   el.replaceChildren(root);
   const shows = []; // what brings the controls up to date
   const names = [];
@@ -827,7 +997,6 @@ function render({ model, el }) {
       model.save_changes();
     },
     say: (text) => (said = text),
-    append: (node) => body.append(node),
     button: (text, onclick) => controls.append(h("button", { type: "button", onclick }, text)),
 
     /** A slider of a setting; `format` is a function or a number of digits. */
@@ -835,8 +1004,14 @@ function render({ model, el }) {
       const say = typeof format === "function" ? format : (value) => value.toFixed(format);
       const [min, max] = content.limits[name];
       const output = h("output");
-      const input = h("input", { type: "range", min, max, step, "aria-label": label,
-        oninput: () => ui.put(name, Number(input.value)) }); // prettier-ignore
+      const input = h("input", {
+        type: "range",
+        min,
+        max,
+        step,
+        "aria-label": label,
+        oninput: () => ui.put(name, Number(input.value)),
+      });
       controls.append(h("label", { class: "slider" }, h("span", {}, label), input, output));
       names.push(name);
       shows.push(() => {
@@ -848,8 +1023,11 @@ function render({ model, el }) {
 
     /** A list of the values that a setting may have. */
     choice(name, label, values) {
-      const select = h("select", { onchange: () => ui.put(name, values[select.selectedIndex]) },
-        ...values.map((value) => h("option", {}, value))); // prettier-ignore
+      const select = h(
+        "select",
+        { onchange: () => ui.put(name, values[select.selectedIndex]) },
+        ...values.map((value) => h("option", {}, value)),
+      );
       controls.append(h("label", {}, `${label} `, select));
       names.push(name);
       shows.push(() => (select.selectedIndex = values.indexOf(ui.get(name))));
@@ -859,13 +1037,26 @@ function render({ model, el }) {
     radio(name, label, values) {
       const group = `${name}-${Math.random()}`;
       const buttons = values.map(([value, colour]) => {
-        const input = h("input", { type: "radio", name: group, value, onchange: () => ui.put(name, value) });
+        const input = h("input", {
+          type: "radio",
+          name: group,
+          value,
+          onchange: () => ui.put(name, value),
+        });
         input.style.accentColor = colour;
-        return h("label", {}, input, h("span", { class: "swatch", style: `background: ${colour}` }), ` ${value}`);
+        return h(
+          "label",
+          {},
+          input,
+          h("span", { class: "swatch", style: `background: ${colour}` }),
+          ` ${value}`,
+        );
       });
       controls.append(h("fieldset", {}, h("legend", {}, label), ...buttons));
       names.push(name);
-      shows.push(() => buttons.forEach(({ firstChild: input }) => (input.checked = input.value === ui.get(name))));
+      shows.push(() =>
+        buttons.forEach(({ firstChild: input }) => (input.checked = input.value === ui.get(name))),
+      );
     },
 
     /** Pictures side by side: functions that paint grey levels, or those of three colours. */
@@ -878,7 +1069,10 @@ function render({ model, el }) {
         return (planes, rows, cols) => {
           const image = new ImageData(cols, rows);
           for (let p = 0; p < rows * cols; p++)
-            image.data.set([0, 1, 2].map((part) => planes[part % planes.length][p]).concat(255), 4 * p);
+            image.data.set(
+              [0, 1, 2].map((part) => planes[part % planes.length][p]).concat(255),
+              4 * p,
+            );
           [canvas.width, canvas.height] = [cols, rows];
           canvas.getContext("2d").putImageData(image, 0, 0);
         };
