@@ -170,27 +170,21 @@ def test_adaptation_is_trained_as_on_the_page(browser, opened):
     assert shown[4] > 95  # of the target, with gamma = 1
 
 
-def test_embeddings_are_those_that_were_recorded(browser, opened):
-    clouds = {(p, s): RNG.normal([[[0]], [[p]]], 1, (2, 9, 2)) for p in (5, 30) for s in "ab"}
-    opened(Embeddings({("raw", *k): tuple(v) for k, v in clouds.items()}, {"raw": {"A": 1.5}}))
-    for name, text in (("perplexity", "30"), ("start", "b")):
-        path = f"//label[starts-with(., '{name} ')]/select/option[. = '{text}']"
-        browser.find_element("xpath", path).click()
-    within = clouds[30, "b"] - (middles := clouds[30, "b"].mean(1, keepdims=True))
-    gap = np.linalg.norm(middles[0] - middles[1]) / np.sqrt((within**2).sum(2).mean())
-    assert said(browser) == pytest.approx([gap, 1.5], abs=0.006)
-
-
 def test_kernel_and_page_set_the_same_settings(browser, opened):
-    """What the kernel sets is shown, what the reader turns arrives, and nonsense is refused."""
-    figure = Deblurring(RADIANCE, PEAK)
-    figure.width, figure.iterations = 0.7, 7
-    run = opened(figure)
-    assert turn(browser, "iterations", Keys.ARROW_LEFT)[0] == 6
-    assert run("[model.get('width'), model.get('iterations')]") == [0.7, 6]
-    browser.execute_script("model.set('iterations', 12)")  # as a message from the kernel does
-    assert said(browser)[0] == 12
-    assert find(browser, " [aria-label=iterations]").get_attribute("value") == "12"
-    assert {"width", "assumed", "noise", "iterations"} <= set(figure.keys)  # in sync with a kernel
+    """What the kernel sets is shown, what the reader chooses arrives, and nonsense is refused."""
+    clouds = {(p, s): RNG.normal([[[0]], [[p]]], 1, (2, 9, 2)) for p in (5, 30) for s in "ab"}
+    figure = Embeddings({("raw", *k): tuple(v) for k, v in clouds.items()}, {"raw": {"A": 1.5}})
+    assert {"features", "perplexity", "start"} <= set(figure.keys)  # what a kernel keeps in step
+    figure.perplexity = 30
+    opened(figure)
+    find(browser, " select[name=start] option:last-child").click()
+    for p in (30, 5):
+        browser.execute_script("model.set('perplexity', arguments[0])", p)  # as from a kernel
+        within = clouds[p, "b"] - (middles := clouds[p, "b"].mean(1, keepdims=True))
+        gap = np.linalg.norm(middles[0] - middles[1]) / np.sqrt((within**2).sum(2).mean())
+        assert said(browser) == pytest.approx([gap, 1.5], abs=0.006)
+        shown = browser.execute_script("return [model.get('start'), model.get('perplexity')]")
+        assert [*shown, find(browser, " select[name=perplexity]").get_property("value")] == [
+            "b", p, str(p)]  # fmt: skip
     with pytest.raises(TraitError, match="201"):
-        figure.iterations = 201
+        Deblurring(RADIANCE, PEAK).iterations = 201

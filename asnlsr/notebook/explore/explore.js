@@ -870,7 +870,8 @@ function chartIn(figure) {
     const across = (value) => left + ((value - x0) / (x1 - x0)) * (right - left);
     const up = (value) => bottom - ((value - y0) / (y1 - y0)) * (bottom - top);
     const at = (point) => `${across(point[0]).toFixed(1)} ${up(point[1]).toFixed(1)}`;
-    const text = (content, attributes) => s("text", attributes, String(content).replace("-", "−"));
+    const text = (content, attributes) => s("text", attributes, content);
+    const number = (value) => String(value).replace("-", "−");
     toValue = ([px, py]) => [
       x0 + ((px - left) / (right - left)) * (x1 - x0),
       y0 + ((bottom - py) / (bottom - top)) * (y1 - y0),
@@ -882,10 +883,10 @@ function chartIn(figure) {
     const parts = [];
     if (!bare) {
       for (const tick of ticks(x0, x1, width < 250 ? 3 : 6))
-        parts.push(text(tick, { x: across(tick), y: bottom + 15, "text-anchor": "middle" }));
+        parts.push(text(number(tick), { x: across(tick), y: bottom + 15, "text-anchor": "middle" }));
       for (const tick of ticks(y0, y1, height / 40)) {
         parts.push(s("line", { class: "grid", x1: left, x2: right, y1: up(tick), y2: up(tick) }));
-        parts.push(text(tick, { x: left - 5, y: up(tick) + 4, "text-anchor": "end" }));
+        parts.push(text(number(tick), { x: left - 5, y: up(tick) + 4, "text-anchor": "end" }));
       }
       parts.push(text(x[2], { x: (left + right) / 2, y: height - 4, "text-anchor": "middle" }));
       const turned = `translate(12 ${(bottom + top) / 2}) rotate(-90)`;
@@ -1025,7 +1026,7 @@ function render({ model, el }) {
     choice(name, label, values) {
       const select = h(
         "select",
-        { onchange: () => ui.put(name, values[select.selectedIndex]) },
+        { name, onchange: () => ui.put(name, values[select.selectedIndex]) },
         ...values.map((value) => h("option", {}, value)),
       );
       controls.append(h("label", {}, `${label} `, select));
