@@ -970,7 +970,7 @@ function render({ model, el }) {
   const data = unpack(content);
   const controls = h("div", { class: "controls" });
   const status = h("p", { role: "status" });
-  const body = h("div", { class: "body" });
+  const body = h("div", { class: "shown" });
   const root = h(
     "div",
     {
