@@ -125,7 +125,8 @@ class CentredBicubic(nn.Module):
     def forward(self, x: Tensor) -> SuperResolution:
         """Super-resolve z (B, C, h, w) to (B, C, r h, r w)."""
         n = int(self.iterations)
-        parts = [next(islice(self.estimates(part), n, None)) for part in x.split(_BANDS, 1)]
+        few = torch.split(x, _BANDS, 1)
+        parts = [next(islice(self.estimates(part), n, None)) for part in few]
         return SuperResolution(sr=torch.cat(parts, 1))
 
     def estimates(self, lr: Tensor) -> Iterator[Tensor]:

@@ -158,7 +158,8 @@ def open_chapter(
     if space != Workspace():
         from IPython.display import Markdown, display
 
-        display(Markdown(f"*Executed on {dataset} scenes at preset `{preset}`; {_BOOKS_OWN}.*"))
+        text = f"*Executed on {dataset} scenes at preset `{preset}`; {_BOOKS_OWN}.*"
+        display(Markdown(text))  # type: ignore[no-untyped-call]
     return space
 
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -70,11 +71,11 @@ def benchmark(
     DataFrame
         Columns of `KEYS`, `psnr` and `gain` (dB, means over tiles).
     """
-    networks = {record["model"]: network for network, record in map(load_run, runs)}
+    networks: dict[str, Any] = {record["model"]: network for network, record in map(load_run, runs)}
     pairs = tiles.pairs("test", "swir2")
     some = pd.Series(range(len(pairs.hr))).groupby(pairs.scenes).head(per_scene)
     hr = pairs.hr[some.tolist()]
-    rows = pd.read_csv(out).to_dict("records") if out.exists() else []
+    rows: list[Any] = pd.read_csv(out).to_dict("records") if out.exists() else []
     if rows and not {*KEYS, "gain"} <= rows[0].keys():
         raise ValueError(f"{out}: holds something else than a benchmark; choose another name")
     done = {tuple(row[key] for key in KEYS) for row in rows}

@@ -162,7 +162,8 @@ def blind(results: Results, table: str = "metrics") -> pd.DataFrame:
     steps_or_fold = r"^steps=\d+_?|_?steps=\d+|_?by=without-.*$"
     runs["setting"] = runs["setting"].astype(str).str.replace(steps_or_fold, "", regex=True)
     runs = runs[runs["protocol"] == "blind"].drop(columns="protocol").astype({"run": str})
-    return rows[rows.columns.difference(about)].merge(runs, on="run")
+    shown: pd.DataFrame = rows[rows.columns.difference(about)].merge(runs, on="run")
+    return shown
 
 
 def in_full(rows: pd.DataFrame) -> pd.DataFrame:

@@ -15,7 +15,9 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.plugins.environments import (
+    LightningEnvironment,  # type: ignore[attr-defined]
+)
 from tqdm.auto import tqdm
 
 from asnlsr.config import Experiment
