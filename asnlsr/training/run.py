@@ -15,9 +15,6 @@ import pandas as pd
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.plugins.environments import (
-    LightningEnvironment,  # type: ignore[attr-defined]
-)
 from tqdm.auto import tqdm
 
 from asnlsr.config import Experiment
@@ -169,7 +166,6 @@ def _fit(
             max_epochs=math.ceil(len(data.batches) / module.config.log_every),
             reload_dataloaders_every_n_epochs=1,
             callbacks=[keep, *([_Progress()] if progress else [])],
-            plugins=[LightningEnvironment()],  # the processes are ours, also in a job of Slurm
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
