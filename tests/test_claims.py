@@ -82,6 +82,17 @@ class Records:
         rows = [row for row in map(json.loads, lines) if row.get("job") == "measure"]
         return {(row["mode"], row["model"], row["crop"]): row["ms"] for row in rows}
 
+    @cached_property
+    def long(self) -> dict[tuple[str, int], float]:
+        """Target PSNR of the runs of 8,000 steps on a GPU, by model and seed."""
+        lines = (ROOT / "data/results/gpu/h100.jsonl").read_text().splitlines()
+        rows = [row for row in map(json.loads, lines) if row.get("job") == "long_run"]
+        return {
+            (row["run"].split("_")[0], int(row["run"][-1])): row["target_test"]["network"]["psnr"]
+            for row in rows
+            if row["config"]["steps"] == 8000
+        }
+
 
 def interval(d: pd.Series) -> tuple[float, float]:
     low, high = stats.ttest_1samp(d, 0).confidence_interval()
@@ -94,6 +105,7 @@ def is_negligible(d: pd.Series) -> bool:
 
 
 A_DISTANCE = {"metric": "pad_pixels", "domain": "both"}
+MMD = {"metric": "mmd_pixels", "domain": "both"}
 Check = Callable[[Records], bool]
 CLAIMS: list[tuple[str, str, Check]] = [
     (
@@ -189,6 +201,179 @@ CLAIMS: list[tuple[str, str, Check]] = [
         "With `warm` none does, and validation PSNR ends {glue:text}`val_gain:.2f` dB higher.",
         lambda r: not r.collapsed("warm").any(),
     ),
+    (
+        "11_results",
+        "On simulated scenes the adversary changes PSNR by {glue:text}`adversary:+.2f` dB (95 %"
+        " interval {glue:text}`adversary_low:+.2f` to {glue:text}`adversary_high:+.2f`,"
+        " {glue:text}`adversary_pairs` pairs of runs of 1,000 steps): detectable, and negligible.",
+        lambda r: (
+            is_negligible(r.gap("asnlsr", "snlsr-unmix"))
+            and interval(r.gap("asnlsr", "snlsr-unmix"))[1] < 0
+        ),
+    ),
+    (
+        "11_results",
+        "On two AVIRIS scenes it is {glue:text}`adversary_real:+.2f` dB"
+        " ({glue:text}`adversary_real_low:+.2f` to {glue:text}`adversary_real_high:+.2f`),"
+        " negligible again.",
+        lambda r: (
+            is_negligible(r.gap("asnlsr", "snlsr-unmix", scenes="real", by="scene"))
+            and len(r.gap("asnlsr", "snlsr-unmix", scenes="real", by="scene")) == 2
+        ),
+    ),
+    (
+        "11_results",
+        "`bandwise` stands {glue:text}`best_ahead:.2f` dB above A-SNLSR on simulated scenes, and"
+        " untrained Richardson-Lucy {glue:text}`lucy_ahead:.2f` dB.",
+        lambda r: (
+            r.gap("bandwise", "asnlsr").mean() > r.gap("richardson-lucy", "asnlsr").mean() > 0
+        ),
+    ),
+    (
+        "11_results",
+        "On the AVIRIS scenes the distances are {glue:text}`best_ahead_real:.1f` and"
+        " {glue:text}`lucy_ahead_real:.1f` dB; there A-SNLSR learnt from four small scenes, two in"
+        " radiance and two in reflectance, and stayed below bicubic.",
+        lambda r: (
+            r.gap("richardson-lucy", "asnlsr", scenes="real", by="scene").mean() > 0
+            and r.gap("asnlsr", "bicubic", scenes="real", by="scene").mean() < 0
+        ),
+    ),
+    (
+        "11_results",
+        "Nearly all of the gain comes with the target tiles: the control, which unmixes them and"
+        " relights source tiles with their spectra, brings {glue:text}`part_snlsr-unmix:+.2f` dB"
+        " ({numref}`fig-waterfall`).",
+        lambda r: r.gap("snlsr-unmix", "snlsr").mean() > 0.9 * r.gap("asnlsr", "bicubic").mean(),
+    ),
+    (
+        "11_results",
+        "A super-resolution network trained on the source alone brings"
+        " {glue:text}`part_snlsr-frozen:+.2f` dB with a frozen encoder, as the released script"
+        " trains the published row SNLSR, and {glue:text}`part_snlsr:+.2f` dB more with a trained"
+        " one.",
+        lambda r: abs(r.gap("snlsr", "bicubic").mean()) < NEGLIGIBLE,
+    ),
+    (
+        "11_results",
+        "The adversary adds {glue:text}`part_asnlsr:+.2f` dB.",
+        lambda r: r.gap("asnlsr", "snlsr-unmix").mean() < 0,
+    ),
+    (
+        "11_results",
+        "At $\\gamma = 1$ MMD² falls from {glue:text}`way_mmd_pixels_0:.2f` to"
+        " {glue:text}`way_mmd_pixels_3:.2f` and PSNR by {glue:text}`way_psnr_3:+.2f` dB"
+        " ({numref}`fig-sweep`): nearer abundances make blurrier images.",
+        lambda r: (
+            r.gap(("asnlsr", "reversal=1.0"), "snlsr-unmix").mean() < -NEGLIGIBLE
+            and r.gap(("asnlsr", "reversal=1.0"), "snlsr-unmix", **MMD).mean() < 0
+        ),
+    ),
+    (
+        "11_results",
+        "CORAL and MMD change PSNR by {glue:text}`way_psnr_4:+.2f` and {glue:text}`way_psnr_5:+.2f`"
+        " dB.",
+        lambda r: all(
+            abs(r.gap(name, "snlsr-unmix").mean()) < NEGLIGIBLE
+            for name in ("snlsr-coral", "snlsr-mmd")
+        ),
+    ),
+    (
+        "11_results",
+        "Matched bands, which equalise the spectra *before* the encoder, by arithmetic alone, bring"
+        " {glue:text}`way_psnr_6:+.2f` dB although the A-distance of their abundances is"
+        " {glue:text}`way_pad_pixels_6:.2f`.",
+        lambda r: (
+            r.gap("snlsr-matched", "snlsr-unmix").mean() > NEGLIGIBLE
+            and r.mean("snlsr-matched", **A_DISTANCE) > 1.9
+        ),
+    ),
+    (
+        "11_results",
+        "Two pairs trained for 8,000 steps on a GPU end {glue:text}`long_gain:.2f` dB higher on the"
+        " target, and their adversary changes PSNR by {glue:text}`long_first:+.2f` and"
+        " {glue:text}`long_second:+.2f` dB: the sign turns and the size stays below 0.1 dB.",
+        lambda r: all(0 < r.long["asnlsr", s] - r.long["snlsr-unmix", s] < 0.1 for s in (1, 2)),
+    ),
+    (
+        "11_results",
+        "Even then A-SNLSR stands {glue:text}`long_behind:.2f` dB below `bandwise` after 1,000"
+        " steps.",
+        lambda r: max(r.long.values()) < r.mean("bandwise"),
+    ),
+    (
+        "11_results",
+        "Among the baselines SRFormer leads here and ESRT in print, RCAM comes last in both, and"
+        " SRFormer stands above A-SNLSR here.",
+        lambda r: (
+            r.mean("srformer") > max(r.mean(name) for name in ("esrt", "rcam", "asnlsr"))
+            and r.mean("rcam") < r.mean("esrt")
+            and published("ESRT", "SRFormer") > 0 > published("RCAM", "SRFormer")
+        ),
+    ),
+    (
+        "11_results",
+        "SSIM, ERGAS and SAM agree with PSNR that deconvolution beats every network that adapts; by"
+        " ERGAS and SAM it beats `bandwise` too.",
+        lambda r: all(
+            sign * r.gap("richardson-lucy", rival, metric=metric).mean() > 0
+            for metric, sign in (("ssim", 1), ("ergas", -1), ("sam_deg", -1), ("psnr", 1))
+            for rival in ("asnlsr", "snlsr-unmix", "snlsr-matched", "snlsr-coral", "snlsr-mmd")
+            + ("bandwise",) * (metric in ("ergas", "sam_deg"))
+        ),
+    ),
+    (
+        "11_results",
+        "The printed gain of 1.93 dB over bicubic shrinks to {glue:text}`total:.2f` dB with recipe"
+        " `warm`.",
+        lambda r: (
+            published("A-SNLSR", "Bicubic") == 1.93 and r.gap("asnlsr", "bicubic").mean() < 0.5
+        ),
+    ),
+    (
+        "11_results",
+        "With the published recipe, after {glue:text}`published_steps` steps, it is"
+        " {glue:text}`published_gain:+.2f` dB, and {glue:text}`collapsed` of"
+        " {glue:text}`collapsed_of` runs ended with collapsed abundances.",
+        lambda r: r.mean("asnlsr", recipe="published", steps=1000) - r.mean("bicubic") < NEGLIGIBLE,
+    ),
+    (
+        "11_results",
+        "A-SNLSR trails the best of the three baselines.",
+        lambda r: r.gap("srformer", "asnlsr").mean() > 0,
+    ),
+    (
+        "11_results",
+        "The adversary of A-SNLSR changes PSNR by less than 0.1 dB in either direction; the target"
+        " tiles, which the control reads as well, bring four tenths.",
+        lambda r: 0.35 < r.gap("snlsr-unmix", "snlsr").mean() < 0.45,
+    ),
+    (
+        "intro",
+        "On simulated scenes A-SNLSR stands {glue:text}`gain:.2f` dB above bicubic after a short"
+        " training, and with or without its adversary the networks differ by"
+        " {glue:text}`adversary:+.2f` dB, less than the 0.1 dB that we call negligible.",
+        lambda r: is_negligible(r.gap("asnlsr", "snlsr-unmix")),
+    ),
+    (
+        "intro",
+        "**Untrained deconvolution with the known blur gains {glue:text}`lucy:.2f` dB, and a network"
+        " that cannot see which band it works on, and so has nothing to adapt, gains"
+        " {glue:text}`best:.2f` dB.**",
+        lambda r: (
+            r.mean("bandwise") > r.mean("richardson-lucy") > r.mean("asnlsr") > r.mean("bicubic")
+        ),
+    ),
+    (
+        "appendix_c_recipe",
+        "Without relighting both networks lose about 0.4 dB, nearly all of what they gain over"
+        " bicubic ({numref}`fig-taken`).",
+        lambda r: all(
+            0.35 < -r.gap((name, "relight=0.0"), name).mean() < 0.45
+            and abs(r.gap((name, "relight=0.0"), "bicubic").mean()) < NEGLIGIBLE
+            for name in ("asnlsr", "snlsr-unmix")
+        ),
+    ),
 ]
 
 
@@ -231,7 +416,6 @@ def test_every_sentence_with_a_number_of_the_records_is_held(page):
     assert free == []
 
 
-@pytest.mark.xfail(strict=True, reason="the runs of the plan are not recorded yet")
 @pytest.mark.parametrize("page", ["11_results", "intro", "appendix_c_recipe"])
 def test_nothing_is_left_to_settle(page):
     assert "<<SETTLE" not in text(page)
