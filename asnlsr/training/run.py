@@ -123,9 +123,13 @@ def train(
 class _Progress(pl.Callback):
     """One bar for the whole run, on standard error."""
 
+    def __init__(self, name: str) -> None:
+        self.name = name
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         steps, here = len(trainer.datamodule.batches), trainer.global_step  # type: ignore[attr-defined]
-        self.bar = tqdm(total=steps, initial=here, unit="step", disable=not trainer.is_global_zero)
+        bar = {"total": steps, "initial": here, "unit": "step", "desc": self.name}
+        self.bar = tqdm(**bar, disable=not trainer.is_global_zero)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
         self.bar.update()
@@ -166,7 +170,7 @@ def _fit(
             precision="32-true" if precision == "tf32" else precision,
             max_epochs=math.ceil(len(data.batches) / module.config.log_every),
             reload_dataloaders_every_n_epochs=1,
-            callbacks=[keep, *([_Progress()] if progress else [])],
+            callbacks=[keep, *([_Progress(run.folder.name)] if progress else [])],
             plugins=[LightningEnvironment()],  # the processes are ours, also in a job of Slurm
             logger=False,
             enable_progress_bar=False,
