@@ -1,7 +1,5 @@
 """The command line: every verb is a few lines over a library function."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -75,14 +73,13 @@ def fetch(
     except PermissionError as error:
         if password or error.errno or not sys.stdin.isatty():
             raise
-        typer.echo(f"asnlsr: {error}", err=True)
-        password = typer.prompt("Password of the share", hide_input=True, err=True)
+        password = typer.prompt(f"asnlsr: {error}\nIts password", hide_input=True, err=True)
         missing = fetch(kinds or (), out, url, dry_run, password)
     if dry_run:
         for file in missing:
             typer.echo(f"{file.size:>12}  {file.path}")
-        total = sum(file.size for file in missing)
-        typer.echo(f"{total:>12}  bytes in {len(missing)} files to fetch into {out}")
+        total = f"{sum(file.size for file in missing):>12}  bytes in {len(missing)} files"
+        typer.echo(f"{total} to fetch into {out}")
 
 
 @app.command(epilog="Example: asnlsr prepare scenes/*.hdr --out tiles --tile 128")
@@ -160,8 +157,7 @@ def evaluate(
 
     keep(out, force=force)
     with replacing(out) as temporary:
-        metrics = evaluate(runs, TileSet(tiles, split), role, device=device)
-        metrics.to_csv(temporary, index=False)
+        evaluate(runs, TileSet(tiles, split), role, device=device).to_csv(temporary, index=False)
 
 
 @app.command(epilog="Example: asnlsr upscale lr.hdr --run runs/asnlsr --out hr.hdr")
@@ -201,8 +197,7 @@ def import_weights(
 
     keep(beside=[out / "run.json", out / "weights.safetensors"], force=force)
     run = import_weights(checkpoint, out)
-    facts = (run["bands"], run["scale"], "on" if run["config"]["skip"] else "off")
-    typer.echo("{}, {} bands, x{}, skip {}".format(run["model"], *facts), err=True)
+    typer.echo("{model}, {bands} bands, x{scale}, skip={config[skip]}".format(**run), err=True)
 
 
 @app.command(epilog="Example: asnlsr import-tiles processed_tiles --out tiles --split a.npz")
@@ -228,6 +223,14 @@ def table(
     from asnlsr.results.tables import read_metrics, render, results_table
 
     typer.echo(render(results_table(read_metrics(metrics), domain), format_))
+
+
+@app.command(epilog="Example: asnlsr doctor")
+def doctor() -> None:
+    """Check the installation, the data and a known answer; exit 1 if something is off."""
+    from asnlsr.doctor import report
+
+    raise typer.Exit(report())
 
 
 def main() -> None:

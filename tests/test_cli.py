@@ -21,7 +21,7 @@ from asnlsr.tiles.store import read_split
 from tests.conftest import make_scene, smooth_radiance
 
 VERBS = ["simulate", "fetch", "prepare", "split", "train", "evaluate", "upscale", "degrade"]
-VERBS += ["import-weights", "import-tiles", "table"]
+VERBS += ["import-weights", "import-tiles", "table", "doctor"]
 
 
 def test_progress_in_a_log_file_is_lines_not_bars():
@@ -66,7 +66,7 @@ def assert_refused(result, *words):
 def test_help_has_an_example(asnlsr, verb):
     code, out, _ = asnlsr(verb, "--help")
     assert code == 0
-    assert f"Example: asnlsr {verb} " in out
+    assert f"Example: asnlsr {verb}" in out
 
 
 def test_help_is_quick():
