@@ -24,7 +24,7 @@ endif
 # An environment that was made elsewhere, and copied or moved here, is made anew.
 ELSEWHERE := $(if $(wildcard .venv/stamp),$(shell grep -qsF ' $(realpath .venv)' .venv/pyvenv.cfg || echo .venv/elsewhere))
 
-.PHONY: all retrain book real evidence weights results pdf readme drawings lab test fuzz bench unlock clean help
+.PHONY: all retrain book real evidence weights results pdf readme drawings lab test fuzz torture bench unlock clean help
 .DEFAULT_GOAL := all
 
 all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapters, site
@@ -90,8 +90,12 @@ test: .venv/stamp ## style, types and the whole test suite, the chapters at pres
 	.venv/bin/nbstripout --verify book/*.ipynb
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-fuzz: .venv/stamp ## thousands of random headers, whole and damaged
+fuzz: .venv/stamp ## thousands of damaged files of every kind that is read, for an hour
 	ASNLSR_FUZZ=5000 .venv/bin/python -m pytest -q tests/test_envi.py -k fuzz
+	ASNLSR_FUZZ=2000 .venv/bin/python -m pytest -q tests/test_fuzz.py
+
+torture: .venv/stamp ## kills every command at random moments, fills its disk; then the same command again
+	ASNLSR_KILLS=20 .venv/bin/python -m pytest -q tests/test_torture.py
 
 bench: .venv/stamp ## time and memory of all networks, in ratios to plain formulations
 	.venv/bin/python -m pytest -q benchmarks --benchmark-min-rounds=9 --benchmark-columns=min,median
