@@ -19,6 +19,7 @@ from cheroot.ssl.builtin import BuiltinSSLAdapter
 from cheroot.wsgi import Server
 from wsgidav.wsgidav_app import WsgiDAVApp
 
+from asnlsr import terminal
 from asnlsr.cli import SHARE
 from asnlsr.tiles.fetch import MANIFEST, TRIES, _append, fetch, open_share
 from tests.test_cli import assert_refused
@@ -176,12 +177,13 @@ def refused(asnlsr, url, out):
 # --- as it should be ---------------------------------------------------------------------------
 
 
-def test_everything_arrives_once(asnlsr, share, url, out):
+def test_everything_arrives_once(asnlsr, share, url, out, monkeypatch):
+    monkeypatch.setattr(terminal, "EVERY", 0)  # a line of progress for every step
     (out / IMG).parent.mkdir(parents=True)
     (out / IMG).write_bytes(CONTENT[IMG])  # by hand: taken over
     code, printed, err = asnlsr("fetch", "--out", out, "--url", url)
     assert (code, printed) == (0, "")
-    assert "3.03M/3.03M" in err
+    assert "fetch: 3.03M of 3.03M B" in err
     assert_whole(out)
     # An empty file needs no request.
     assert sorted(share.downloads()) == sorted(set(CONTENT) - {IMG, "radiance/empty.img"})

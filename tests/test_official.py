@@ -131,7 +131,7 @@ def checkpoint(tmp_path):
 
 def test_command_imports(asnlsr, checkpoint, tmp_path):
     code, out, err = asnlsr("import-weights", checkpoint(), "--out", tmp_path / "run")
-    assert (code, out, err) == (0, "", "rcam, 3 bands, x2, skip on\n")
+    assert (code, out, err) == (0, "", "rcam, 3 bands, x2, skip=True\n")
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert written == {"run.json", "weights.safetensors"}
 

@@ -1,16 +1,20 @@
 """The workflow: what it makes again after an edit, and what it leaves alone."""
 
 import json
+import logging
+import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from snakemake_interface_logger_plugins.common import LogEvent
 from torch.nn import functional
 
 from asnlsr.config import Experiment
@@ -20,6 +24,7 @@ from asnlsr.physics import log_scale
 from asnlsr.results.tables import AT_ONCE
 from asnlsr.tiles.store import open_tiles, tile_ids
 from tests.smoke_book import smoke_book, snakemake
+from workflow.snakemake_logger_plugin_book import LogHandler
 
 SMOKE = Path("data/simulated-smoke")
 SYSTEMS = 14  # of the table
@@ -207,6 +212,46 @@ def test_mended_comment_runs_the_rule_and_trains_no_step(clone):
     after = json.loads((run / "run.json").read_text())
     assert after["minutes"] == before["minutes"]  # of training, over all parts of a run
     assert (run / "history.csv").read_bytes() == history
+
+
+def test_make_shows_whole_lines_with_the_time_and_nothing_else(clone):
+    (clone / SMOKE / "split-scene.json").unlink()
+    command = [sys.executable, "-m", "snakemake", "--logger=book", f"{SMOKE}/split-scene.json"]
+    command += ["--config", "preset=smoke"]
+    environment = os.environ | {"PYTHONPATH": f"workflow:{ROOT}"}
+    done = subprocess.run(
+        command, cwd=clone, env=environment, check=True, stderr=subprocess.PIPE, text=True
+    )
+    shown = "\n".join(line for line in done.stderr.splitlines() if "profile" not in line)
+    assert re.fullmatch(
+        r"\[ 0:\d\d\] steps to do: 1, \d+ at a time; less than a minute\n"
+        r"\[ 0:\d\d\] Splitting the tiles by scene\n"
+        r"\d+ source_train, \d+ target_train, \d+ val, \d+ test\n"
+        r"\[ \d:\d\d\] 1/1 done in \d+ s: Splitting the tiles by scene",
+        shown,
+    )
+
+
+def test_time_that_is_left_goes_by_the_pace_so_far(capsys, monkeypatch):
+    """Eight jobs of ten minutes on two cores, the first of which takes twenty."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("time.monotonic", lambda: clock.now)
+    handler = LogHandler(None, None)
+    expected = dict.fromkeys(range(8), 600.0)
+    events = [
+        (0, {"event": "plan", "expected": expected, "cores": 2}),
+        (5, {"event": LogEvent.JOB_INFO, "jobid": 0, "rule_msg": "Training"}),
+        (1205, {"event": LogEvent.JOB_FINISHED, "job_id": 0}),
+    ]
+    for clock.now, event in events:
+        handler.emit(logging.makeLogRecord(event))
+    # A minute at the expected pace counts too, against one short step that took long.
+    left = 7 * 10 / 2 * (1200 + 60) / (600 + 60)
+    assert capsys.readouterr().err.splitlines() == [
+        "[ 0:00] steps to do: 8, 2 at a time; about 40 minutes",
+        "[ 0:05] Training",
+        f"[20:05] 1/8 done in 1200 s: Training; about {left:.0f} minutes left",
+    ]
 
 
 def test_snakefile_needs_no_torch():
