@@ -49,12 +49,10 @@ def test_codes_are_as_near_as_eight_bits_can_be():
     stored = encode([cube, cube[:, ::2, ::2]])
     knee, low, step = (np.array(stored[key])[:, None] for key in ("knee", "low", "step"))
     everything = np.concatenate([cube.reshape(BANDS, -1), cube[:, ::2, ::2].reshape(BANDS, -1)], 1)
-    assert (
-        np.abs(np.arcsinh(everything / knee) - (low + codes(stored) * step)).max()
-        < 0.501 * step.max()
-    )
+    warped = low + codes(stored) * step
+    assert np.abs(np.arcsinh(everything / knee) - warped).max() < 0.501 * step.max()
     # Near the median an error of half a step in asinh is a relative one, of a per cent or so.
-    values = knee * np.sinh(low + codes(stored) * step)
+    values = knee * np.sinh(warped)
     near = np.abs(everything / knee - 1) < 0.2
     assert np.abs(values / everything - 1)[near].max() < 0.03
 
@@ -92,11 +90,9 @@ def test_a_header_says_units_and_what_is_no_data(tmp_path):
     assert content["unit"].startswith("radiance, W")
     assert 1000 < content["wavelength_nm"][0] < 1100
     np.testing.assert_array_equal(np.argwhere((codes(content) == 255).all(0)), [[3 + 2 * 9]])
-    along = ("wave", NM / 1000, {"units": "um"})
-    attrs = {"units": "DN", "_FillValue": 7}
-    cube = np.where(HOLES, 7, CUBE)
-    labelled = xr.DataArray(cube, {"wavelength": along}, ("wave", "y", "x"), attrs=attrs)
-    content = BandBrowser(labelled).content
+    cube = xr.DataArray(np.where(HOLES, 7, CUBE), dims=("wave", "y", "x"))
+    cube["wavelength"] = "wave", NM / 1000, {"units": "um"}
+    content = BandBrowser(cube.assign_attrs({"units": "DN", "_FillValue": 7})).content
     assert (content["wavelength_unit"], content["unit"]) == ("µm", "DN")
     np.testing.assert_allclose(content["wavelength_nm"], NM)
     np.testing.assert_array_equal(codes(content) == 255, HOLES.reshape(BANDS, -1))
@@ -162,12 +158,6 @@ def test_cubes_that_cannot_be_shown_are_refused(cubes, nm, reason):
         BandBrowser(cubes, nm)
 
 
-def test_no_name_can_end_the_script():
-    page = BandBrowser({HOSTILE: CUBE}, NM, unit=HOSTILE).html()
-    assert page.count("</script>") == 1
-    assert "<img" not in page
-
-
 # In a static page
 
 
@@ -175,12 +165,9 @@ def test_no_name_can_end_the_script():
 def page(browser, tmp_path):
     """Open a page with three cubes, without a kernel; return the Chromium that shows it."""
     cubes = {"low": LOW, HOSTILE: CUBE.copy(), "truth": TRUTH}
-    open_page(browser, tmp_path, BandBrowser(cubes, NM, unit="radiance"))
+    open_page(browser, tmp_path, BandBrowser(cubes, NM, unit=f"radiance {HOSTILE}"))
     choose(browser, "colours", "gray")
-    browser.execute_script(
-        "const clip = document.querySelector('[aria-label^=clip]');"
-        "clip.value = 0; clip.dispatchEvent(new Event('input'))"
-    )
+    find(browser, "[aria-label^=clip]")[0].send_keys(Keys.HOME)
     yield browser
     errors, requests = noticed(browser)
     assert errors == []
@@ -263,15 +250,12 @@ def click(browser, which, *pixels):
 
 def drawn_spectra(browser):
     """Read the curves of the plot with the labels of its axis: label to values."""
-    ticks = browser.execute_script(
-        "return [...document.querySelectorAll('.spectra text[text-anchor=end]')]"
-        ".map(t => [Number(t.getAttribute('y')) - 4, Number(t.textContent)])"
+    ticks, paths = browser.execute_script(
+        "const all = (what) => [...document.querySelectorAll(`.spectra ${what}`)];"
+        "return [all('text[text-anchor=end]').map(t => [t.getAttribute('y') - 4, +t.textContent]),"
+        " all('path:not(.spread)').map(p => [p.textContent, p.getAttribute('d')])]"
     )
     (y0, v0), (y1, v1) = ticks[0], ticks[-1]
-    paths = browser.execute_script(
-        "return [...document.querySelectorAll('.spectra path:not(.spread)')]"
-        ".map(p => [p.textContent, p.getAttribute('d')])"
-    )
     heights = {label: re.findall(r"[ML]\S+ ([^ML]+)", d) for label, d in paths}
     scale = (v1 - v0) / (y1 - y0)
     return {label: v0 + (np.array(y, float) - y0) * scale for label, y in heights.items()}
@@ -400,7 +384,7 @@ def test_maps_are_those_of_numpy(page, tmp_path):
 def test_largest_difference_is_pinned(page):
     press(page, "largest difference")
     said = find(page, "[role=status]")[0].text
-    value, row, col = re.search(r": ([\d.]+) radiance at row (\d+), column (\d+)", said).groups()
+    value, row, col = re.search(r": ([\d.]+) radiance .* at row (\d+), column (\d+)", said).groups()
     assert f"pin 2 ({row}, {col})" in find(page, ".key")[0].text
     cube = PLACES["low" if "low against truth" in said else HOSTILE]
     top = max(rmse(each).max() for each in PLACES.values())
