@@ -65,7 +65,6 @@ class TrainingConfig(BaseModel):
     reversal: _Least0 = 0.01  # lambda of the gradient reversal
     skip: bool = True  # add the bicubic enlargement to the output
     bands: _Count = 0  # of every crop in a step of `bandwise`; the others always see all
-    deblur: _Count = 0  # iterations of Richardson-Lucy before `bandwise`
     # Products: in full, on CUDA in TF32 (a CPU has none), or in bfloat16.
     precision: Literal["32-true", "tf32", "bf16-mixed"] = "32-true"
     # On CUDA a step is recorded as a graph and replayed; "fused": SANL in few compiled kernels.

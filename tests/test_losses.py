@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from asnlsr.models.registry import build
-from asnlsr.training.losses import ALIGNMENTS, coral, fidelity, training_losses
+from asnlsr.physics import log_scale
+from asnlsr.training.losses import ALIGNMENTS, coral, fidelity, root_mean_squares, training_losses
 
 
 def cube(*spectrum):
@@ -17,6 +18,16 @@ def cube(*spectrum):
 def test_fidelity_by_hand():
     """|(1,0) - (0,1)| averages to 1; the right angle adds 0.1 pi/2."""
     assert fidelity(cube(1, 0), cube(0, 1)).item() == pytest.approx(1 + 0.05 * math.pi)
+
+
+def test_root_mean_squares_by_hand():
+    """Half of the pixels off by 3 in 10 of radiance, in one band of two."""
+    truth = torch.full((1, 2, 4, 4), 0.02)
+    estimate = truth.clone()
+    estimate[:, 0, :2] *= 1.3
+    off = math.sqrt((math.log(1.3) / math.log(2e4)) ** 2 / 2) / 2
+    both = root_mean_squares(log_scale(estimate), log_scale(truth)).item()
+    assert both == pytest.approx(off + 0.1 * math.sqrt(0.3**2 / 2) / 2, rel=1e-4)
 
 
 def test_batch_of_target_tiles_alone_can_be_trained_on():

@@ -8,7 +8,9 @@ from torch.nn import functional as F
 
 from asnlsr.metrics import mmd, spectral_angle
 from asnlsr.models.layers import SuperResolution
+from asnlsr.physics import unscale
 
+_TINY = 1e-12  # keeps the gradient of a root finite
 SAM_WEIGHT = 0.1  # weight of the angle (radians) beside the mean absolute error
 
 
@@ -19,6 +21,23 @@ def fidelity(estimate: Tensor, truth: Tensor) -> Tensor:
     estimate = estimate.to(truth.dtype)  # bfloat16 would round angles to hundredths
     angle = spectral_angle(estimate, truth).mean()
     return F.l1_loss(estimate, truth) + SAM_WEIGHT * angle
+
+
+RADIANCE_WEIGHT = 0.1  # weight of the relative error in radiance beside that in z
+
+
+def root_mean_squares(estimate: Tensor, truth: Tensor) -> Tensor:
+    """Error of a band of a tile (B, C, H, W): of z, as in PSNR, and of radiance, as in ERGAS.
+
+    The second is relative to the mean radiance. Of both the root of the mean square over pixels,
+    and its mean over bands and tiles: a hard tile does not count for all others.
+    """
+    radiance = unscale(truth)
+    relative = (unscale(estimate) - radiance) / radiance.mean((2, 3), keepdim=True)
+    in_z, in_radiance = (
+        (error.square().mean((2, 3)) + _TINY).sqrt().mean() for error in (estimate - truth, relative)
+    )
+    return in_z + RADIANCE_WEIGHT * in_radiance
 
 
 def coral(source: Tensor, target: Tensor) -> Tensor:
@@ -68,7 +87,9 @@ def training_losses(
         losses["loss_unmix"] = fidelity(output.reconstruction, batch["lr"])
     if super_resolve:
         single_image = output.reconstruction is None  # those are trained without the angle
-        losses["loss_sr"] = (F.l1_loss if single_image else fidelity)(output.sr, batch["hr"])
+        loss = F.l1_loss if single_image else fidelity
+        loss = root_mean_squares if "bands" in batch else loss
+        losses["loss_sr"] = loss(output.sr, batch["hr"])
         if output.sr_half is not None:
             losses["loss_half"] = F.l1_loss(output.sr_half, batch["lr_x2"])
         if output.domain_logits is not None:
