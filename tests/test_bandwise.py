@@ -37,7 +37,7 @@ def test_any_number_of_bands_and_any_size(bands, h, w, scale):
     assert sr.shape == (2, bands, scale * h, scale * w)
 
 
-@pytest.mark.parametrize(("scale", "left"), [(2, 0.25), (4, 0.1)])
+@pytest.mark.parametrize(("scale", "left"), [(2, 0.4), (4, 0.2)])
 @torch.no_grad()
 def test_data_steps_agree_with_what_was_seen(scale, left):
     """Degrading the result, by the project's operator, gives the low resolution again."""
@@ -54,7 +54,7 @@ def test_data_steps_agree_with_what_was_seen(scale, left):
     for _ in range(3):
         steps.append(data(steps[-1], y))
     assert apart(steps[3]) < left * apart(steps[0])
-    assert apart(steps[3]) < 0.01 * y.std()
+    assert apart(steps[3]) < 0.02 * y.std()
 
 
 @torch.no_grad()

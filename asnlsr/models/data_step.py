@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asnlsr.models.classical import CentredBicubic, enlarge_centred
-from asnlsr.physics import ForwardOperator, gaussian_psf, halo, log_scale, unscale
+from asnlsr.physics import SPAN, TOP, ForwardOperator, gaussian_psf, halo, log_scale, unscale
 
-DAMPING = 1e-3  # lambda
+DAMPING = 2e-3  # lambda
 SIDE = 13  # low-resolution pixels in a row and in a column over which a difference is spread
 _AROUND = 4  # more of them on each side where the filters are made
 
@@ -74,7 +74,10 @@ class DataStep(nn.Module):
         height, width = z.shape[-2:]
         radiance = unscale(z[..., before : height - after, before : width - after])
         seen = self.known.blur(radiance.shape[-2:], "open", y)(radiance)
-        return z + _filtered(F.pad(y - log_scale(seen), [self.rim] * 4), self.spread)
+        apart = y - log_scale(seen)
+        # Upwards in z, downwards in radiance: a pixel that is dark by noise alone has no z.
+        apart = torch.where(apart > 0, apart, (unscale(1 + apart) / TOP - 1) / SPAN)
+        return z + _filtered(F.pad(apart, [self.rim] * 4), self.spread)
 
     def inside(self, z: Tensor) -> Tensor:
         """Take the rim off."""

@@ -10,7 +10,6 @@ from asnlsr.metrics import mmd, spectral_angle
 from asnlsr.models.layers import SuperResolution
 from asnlsr.physics import unscale
 
-_TINY = 1e-12  # keeps the gradient of a root finite
 SAM_WEIGHT = 0.1  # weight of the angle (radians) beside the mean absolute error
 
 
@@ -23,19 +22,22 @@ def fidelity(estimate: Tensor, truth: Tensor) -> Tensor:
     return F.l1_loss(estimate, truth) + SAM_WEIGHT * angle
 
 
-RADIANCE_WEIGHT = 0.1  # weight of the relative error in radiance beside that in z
+RADIANCE_WEIGHT = 0.3  # weight of the relative error in radiance beside that in z
+_LEAST = 1e-6  # mean square of an error that hardly counts
 
 
-def root_mean_squares(estimate: Tensor, truth: Tensor) -> Tensor:
-    """Error of a band of a tile (B, C, H, W): of z, as in PSNR, and of radiance, as in ERGAS.
+def log_errors(estimate: Tensor, truth: Tensor) -> Tensor:
+    """Logarithm of the mean square over pixels, averaged over bands and tiles (B, C, H, W).
 
-    The second is relative to the mean radiance. Of both the root of the mean square over pixels,
-    and its mean over bands and tiles: a hard tile does not count for all others.
+    Of the error in z, as in PSNR, and in radiance relative to its mean, as in ERGAS. So a tile
+    of fine texture, whose error is large whatever is learned, does not rule: a network that
+    lowers it learns that texture by heart.
     """
     radiance = unscale(truth)
     relative = (unscale(estimate) - radiance) / radiance.mean((2, 3), keepdim=True)
     in_z, in_radiance = (
-        (error.square().mean((2, 3)) + _TINY).sqrt().mean() for error in (estimate - truth, relative)
+        (error.square().mean((2, 3)) + _LEAST).log().mean()
+        for error in (estimate - truth, relative)
     )
     return in_z + RADIANCE_WEIGHT * in_radiance
 
@@ -88,7 +90,7 @@ def training_losses(
     if super_resolve:
         single_image = output.reconstruction is None  # those are trained without the angle
         loss = F.l1_loss if single_image else fidelity
-        loss = root_mean_squares if "bands" in batch else loss
+        loss = log_errors if "bands" in batch else loss
         losses["loss_sr"] = loss(output.sr, batch["hr"])
         if output.sr_half is not None:
             losses["loss_half"] = F.l1_loss(output.sr_half, batch["lr_x2"])
