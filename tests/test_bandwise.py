@@ -54,7 +54,7 @@ def test_data_steps_agree_with_what_was_seen(scale, left):
     for _ in range(3):
         steps.append(data(steps[-1], y))
     assert apart(steps[3]) < left * apart(steps[0])
-    assert apart(steps[3]) < 0.02 * y.std()
+    assert apart(steps[3]) < 0.05 * y.std()
 
 
 @torch.no_grad()
