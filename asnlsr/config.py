@@ -79,6 +79,7 @@ class TrainingConfig(BaseModel):
     average: _Share = 0.0  # decay of the running mean of weights that a run ends with; 0: none
     turns: bool = False  # source tiles turned and mirrored, degraded again with the known PSF
     relight: _Share = 0.0  # largest share of the way to the spectra of a target tile
+    leaves: _Share = 0.0  # of the source tiles of a step: images of dead leaves in their place
     light: _Least0 = 0.0  # spread of a random parabola over the bands that is added to z
     best: bool = False  # ends with the weights that were best in validation
 

@@ -10,12 +10,11 @@ from torch.nn import functional as F
 
 from asnlsr.models.data_step import DataStep
 from asnlsr.models.layers import SuperResolution, doublings
-from asnlsr.tiles.store import Pairs
 
 FEATURES, BLOCKS = 32, 6  # channels and residual blocks of the large network
 OWN_FEATURES = 24  # channels of the small one, which has one block and runs for every band
 CONTRAST = 0.1  # z; the size of local contrast, in which the networks work
-FIRST = 1  # data steps before the network, after their start
+FIRST = 2  # data steps before the network, after their start
 PART = 32  # bands worked on at a time, which bounds the memory for a sensor with hundreds
 
 
@@ -64,9 +63,10 @@ class Bandwise(nn.Module):
     In log radiance, light and shade add the same to every band, and the light's spectrum adds a
     constant to a band. So the detail of the mean band is most of the detail of any band: a large
     network finds it once. A small one, the same for every band, adds the rest from the band
-    itself and the features of the large one. Both see local contrast only: z plus a constant in
-    each band gives the output plus those constants. Neither has a bias: detail is as strong as
-    the contrast that it is found in. Whatever the number of bands is, the weights are the same.
+    itself and the features of the large one. Both see local contrast only: above the floor of z,
+    z plus a constant in each band gives the output plus those constants. Neither has a bias:
+    detail is as strong as the contrast that it is found in. Whatever the number of bands is, the
+    weights are the same.
 
     Parameters
     ----------
@@ -74,11 +74,6 @@ class Bandwise(nn.Module):
         Ignored, because any number fits; the registry gives it to every network.
     scale : int
         r, a power of two.
-
-    Attributes
-    ----------
-    strength : Tensor
-        Factor on the learned detail, from 0 to 1: see `fit`.
 
     Raises
     ------
@@ -90,8 +85,6 @@ class Bandwise(nn.Module):
         super().__init__()
         doublings(scale)
         self.scale = scale
-        self.strength: Tensor
-        self.register_buffer("strength", torch.tensor(1.0))
         self.data = DataStep(scale)
         self.shared = nn.Sequential(
             LocalContrast(scale**2, FEATURES), *(Residual(FEATURES) for _ in range(BLOCKS))
@@ -107,42 +100,21 @@ class Bandwise(nn.Module):
     def forward(self, x: Tensor, bands: Tensor | None = None) -> SuperResolution:
         """Enlarge the bands of (B, C, h, w) that have these numbers, by default all."""
         numbers = torch.arange(x.shape[1], device=x.device) if bands is None else bands
-        # A factor on the radiance passes through; the floor of z, which cuts off, is far below.
-        level = x.mean((2, 3), keepdim=True) - 1
-        y = x - level
-        shared = self.shared(self._seen(self._deblurred(y.mean(1, keepdim=True))))
+        shared = self.shared(self._seen(self._deblurred(x.mean(1, keepdim=True))))
         guide, detail = self.guide(shared), self.shared_detail(shared)
         sr = x.new_empty(len(x), len(numbers), *detail.shape[2:])
         for first in range(0, len(numbers), PART):  # hundreds of bands: a part at a time
             part = numbers[first : first + PART]
-            z = self._deblurred(y[:, part])
+            z = self._deblurred(x[:, part])
             added = detail + self._detail_of(z, guide)
             rim = self.data.rim * self.scale
-            z = self.data(z + self.strength * CONTRAST * F.pad(added, [rim] * 4), y[:, part])
-            sr[:, first : first + PART] = self.data.inside(z) + level[:, part]
+            z = self.data(z + CONTRAST * F.pad(added, [rim] * 4), x[:, part])
+            sr[:, first : first + PART] = self.data.inside(z)
         return SuperResolution(sr=sr)
 
     def take_psf(self, psf: NDArray[np.float64]) -> None:
         """Take over the known blur, before training."""
         self.data.take_psf(psf)
-
-    @torch.no_grad()
-    def fit(self, source: Pairs, val: Pairs) -> None:
-        """Choose `strength`, after training, by least squares on validation tiles.
-
-        What was learned from few tiles is too sure of itself elsewhere.
-        """
-        missing, square = 0.0, 0.0
-        for lr, hr in zip(val.lr, val.hr, strict=True):
-            without, added = (self._with(strength, lr[None]) for strength in (0.0, 1.0))
-            added -= without
-            missing += float((added * (hr - without)).sum())
-            square += float(added.square().sum())
-        self.strength.fill_(min(max(missing / square, 0.0), 1.0) if square else 1.0)
-
-    def _with(self, strength: float, x: Tensor) -> Tensor:
-        self.strength.fill_(strength)
-        return self(x).sr  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _deblurred(self, y: Tensor) -> Tensor:

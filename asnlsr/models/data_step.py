@@ -69,7 +69,7 @@ class DataStep(nn.Module):
         return _filtered(wide, self.first) + level
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        """Take a step from z with its rim, (B, n, r (h + 2 rim), r (w + 2 rim))."""
+        """Take a step from z with its rim, (B, n, r (h + 2 rim), r (w + 2 rim)); none below 0."""
         before, after = (self.rim * self.scale - n for n in halo(self.scale))
         height, width = z.shape[-2:]
         radiance = unscale(z[..., before : height - after, before : width - after])
@@ -77,7 +77,7 @@ class DataStep(nn.Module):
         apart = y - log_scale(seen)
         # Upwards in z, downwards in radiance: a pixel that is dark by noise alone has no z.
         apart = torch.where(apart > 0, apart, (unscale(1 + apart) / TOP - 1) / SPAN)
-        return z + _filtered(F.pad(apart, [self.rim] * 4), self.spread)
+        return (z + _filtered(F.pad(apart, [self.rim] * 4), self.spread)).clamp(min=0)
 
     def inside(self, z: Tensor) -> Tensor:
         """Take the rim off."""

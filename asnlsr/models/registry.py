@@ -51,7 +51,7 @@ _BANDWISE: dict[str, Any] = {
     "any_bands": True, "bandwise": True, "ours": True, "settings": (),
     "always": {"bands": 4}, "batches": 2,  # few bands are cheap
     # it does not see the light
-    "warm": {"lr": 2e-3, "clip": 1.0, "average": 0.98, "relight": 0.0, "light": 0.0},
+    "warm": {"clip": 1.0, "average": 0.99, "relight": 0.0, "light": 0.0, "leaves": 0.75},
 }  # fmt: skip
 MODELS = {
     "bicubic": ModelSpec("classical.Bicubic", "bicubic", **_AT_ONCE),
