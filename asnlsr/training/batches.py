@@ -67,7 +67,8 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
             self.relighting = Relighting(source.lr, target, config.relight, config.light)
         self.source_lr_x2 = source.lr_x2 if half else None
         self.painted = round(config.leaves * config.batch)  # tiles of a step
-        self.leaves_lr = self.leaves_hr = None
+        self.leaves_lr: Tensor | None = None
+        self.leaves_hr: Tensor | None = None
         if self.painted:
             number = min(PAINTED, self.painted * config.steps)
             rng = np.random.default_rng([seed, LEAVES])
@@ -148,6 +149,8 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         r, side = self.scale, self.config.crop // self.scale
         lr, lr_x2, hr = [], [], [self.source_hr[:0, :, : r * side, : r * side]]
         for _ in range(self.painted):
+            assert self.leaves_lr is not None
+            assert self.leaves_hr is not None
             i = int(rng.integers(len(self.leaves_lr)))
             row, col = _corner(rng, self.leaves_lr, side)
             lr.append(_cut(self.leaves_lr[i], row, col, side, 1)[self.leaf_bands])
