@@ -4,9 +4,14 @@ PROTOCOL ?= blind
 SEEDS ?= 5
 SCENES_NAME ?= real
 PYTHON ?= python3
-SMK = .venv/bin/python -m snakemake $(if $(CLUSTER),--profile profiles/$(CLUSTER))
+# The logger: workflow/snakemake_logger_plugin_book.
+SMK = PYTHONPATH=workflow$${PYTHONPATH:+:$$PYTHONPATH} .venv/bin/python -m snakemake --logger=book $(if $(CLUSTER),--profile profiles/$(CLUSTER))
 CHECKED := asnlsr benchmarks tests workflow book
 SITE = build/$(PRESET)/_build/html/index.html
+START := $(shell date +%s)
+THE_BOOK = took=$$(( $$(date +%s) - $(START) )); echo; \
+	echo "Metrics and networks: data/simulated-$(PRESET)/; made in $$(( took / 60 )) min $$(( took % 60 )) s."; \
+	echo "The book: file://$(CURDIR)/$(SITE)"
 
 # On somebody else's machine: any locale, foreign kernels, a home that cannot be written to.
 export PYTHONUTF8 = 1
@@ -19,21 +24,25 @@ endif
 # An environment that was made elsewhere, and copied or moved here, is made anew.
 ELSEWHERE := $(if $(wildcard .venv/stamp),$(shell grep -qsF ' $(realpath .venv)' .venv/pyvenv.cfg || echo .venv/elsewhere))
 
-.PHONY: all retrain book real evidence weights results pdf readme drawings lab test fuzz bench unlock clean help
+.PHONY: all retrain book real evidence weights results pdf readme drawings lab test fuzz torture bench unlock clean help
 .DEFAULT_GOAL := all
 
 all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapters, site
+	@echo "Looking what is to be made for the book at preset $(PRESET)."
 	@$(SMK) all --config preset=$(PRESET) protocol=$(PROTOCOL)
 	@echo; cat data/simulated-$(PRESET)/table-$(PROTOCOL).md
-	@echo; echo "The book: file://$(CURDIR)/$(SITE)"
+	@$(THE_BOOK)
 
 retrain: .venv/stamp ## the same with every network trained here, for PRESET's steps: shorter than the weights
+	@echo "Looking what is to be trained for the book at preset $(PRESET)."
 	@$(SMK) all --config preset=$(PRESET) protocol=$(PROTOCOL) retrain=1
 	@echo; cat data/simulated-$(PRESET)/table-$(PROTOCOL).md
+	@$(THE_BOOK)
 
 book: .venv/stamp ## only the chapters and the site, e.g. make book PRESET=smoke
+	@echo "Looking what is to be made for the chapters at preset $(PRESET)."
 	@$(SMK) site --config preset=$(PRESET)
-	@echo "The book: file://$(CURDIR)/$(SITE)"
+	@$(THE_BOOK)
 
 real: .venv/stamp ## the same pipeline on your own ENVI scenes: make real SCENES=DIR
 	@test -d "$(SCENES)" || { echo "make real SCENES=DIR: '$(SCENES)' is not a folder of .hdr/.img scenes" >&2; exit 2; }
@@ -81,8 +90,12 @@ test: .venv/stamp ## style, types and the whole test suite, the chapters at pres
 	.venv/bin/nbstripout --verify book/*.ipynb
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-fuzz: .venv/stamp ## thousands of random headers, whole and damaged
+fuzz: .venv/stamp ## thousands of damaged files of every kind that is read, for an hour
 	ASNLSR_FUZZ=5000 .venv/bin/python -m pytest -q tests/test_envi.py -k fuzz
+	ASNLSR_FUZZ=2000 .venv/bin/python -m pytest -q tests/test_fuzz.py
+
+torture: .venv/stamp ## kills every command at random moments, fills its disk; then the same command again
+	ASNLSR_KILLS=20 .venv/bin/python -m pytest -q tests/test_torture.py
 
 bench: .venv/stamp ## time and memory of all networks, in ratios to plain formulations
 	.venv/bin/python -m pytest -q benchmarks --benchmark-min-rounds=9 --benchmark-columns=min,median
@@ -104,6 +117,8 @@ help: ## this list
 
 .venv/stamp: pyproject.toml constraints.txt $(ELSEWHERE)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	@echo "Installing the packages of constraints.txt into .venv: a few minutes, 2 GB of disk; then $(or $(MAKECMDGOALS),the book)."
+	@echo "All in all, the first time: `sed -n 's/^make  .*: about/about/p' README.md`."
 	$(PYTHON) -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,test]'
 	@touch $@

@@ -44,6 +44,7 @@ PAGES += map(str, sorted(Path("book/drawings").glob("*.svg")))
 
 # The commands below are those beside this Python, whatever the caller's PATH says.
 os.environ["PYTHONUTF8"] = "1"  # whatever the locale
+os.environ["ASNLSR_LINES"] = "1"  # jobs side by side: no bars that write over each other
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
 
@@ -133,13 +134,14 @@ rule table_and_runs:
 
 
 include: "workflow/evidence.smk"
+include: "workflow/progress.smk"
 
 
 if DATASET == "simulated":
 
     rule simulate:
         input:
-            code("scenes/simulator/*", "scenes/envi.py", "scenes/layers.py"),
+            code("scenes/simulator/*", "scenes/envi.py"),
         output:
             directory(SPACE.scenes),
         params:
@@ -200,7 +202,7 @@ rule train:
     message:
         "Training {wildcards.variant} ({wildcards.protocol}, {wildcards.recipe}, seed {wildcards.seed})"
     shell:
-        "OMP_NUM_THREADS={threads} asnlsr train {params.arguments} --tiles {input.tiles} --split {input.split}"
+        "asnlsr train {params.arguments} --tiles {input.tiles} --split {input.split}"
         " --out {params.run} --preset {PRESET} --protocol {wildcards.protocol}"
         " --recipe {wildcards.recipe} --seed {wildcards.seed}"
 
@@ -221,7 +223,7 @@ rule evaluate:
     message:
         "Evaluating {wildcards.variant} ({wildcards.protocol}, {wildcards.recipe}, seed {wildcards.seed})"
     shell:
-        "OMP_NUM_THREADS={threads} asnlsr evaluate {params.run} --tiles {input.tiles}"
+        "asnlsr evaluate {params.run} --tiles {input.tiles}"
         " --split {input.split} --out {output}"
 
 
@@ -235,7 +237,7 @@ rule measure_weights:
     message:
         "Evaluating the weights of {wildcards.model}"
     shell:
-        "OMP_NUM_THREADS=1 asnlsr evaluate data/weights/{wildcards.model} --tiles {input.tiles}"
+        "asnlsr evaluate data/weights/{wildcards.model} --tiles {input.tiles}"
         " --split {input.split} --out {output}"
 
 

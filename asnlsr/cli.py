@@ -1,16 +1,13 @@
 """The command line: every verb is a few lines over a library function."""
 
-from __future__ import annotations
-
 import sys
-import warnings
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
-from asnlsr.files import keep, replacing, told
+from asnlsr.files import keep, replacing
 
 # The verbs import what they call themselves, so that --help does not wait for torch.
 app = typer.Typer(
@@ -20,23 +17,25 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Tiles = Annotated[Path, typer.Option(help="Folder made by prepare.")]
-SplitFile = Annotated[Path, typer.Option(help="JSON made by split.")]
-Header = Annotated[Path, typer.Argument(help="ENVI header.", metavar="SCENE.hdr")]
+Tiles = Annotated[Path, Option(help="Folder made by prepare.")]
+SplitFile = Annotated[Path, Option(help="JSON made by split.")]
+Header = Annotated[Path, Argument(help="ENVI header.", metavar="SCENE.hdr")]
 SHARE = "https://nextcloud.rma.ac.be/index.php/s/DtbtLjTqcFpETWB"  # of the authors
 Protocol = Literal["blind", "as-released"]
-Seed = Annotated[int, typer.Option(help="Same seed, same result.", min=0, max=2**32 - 1)]
+Seed = Annotated[int, Option(help="Same seed, same result.", min=0, max=2**32 - 1)]
 Device = Literal["auto", "cpu", "cuda"]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Force = Annotated[bool, Option("--force", help="Replace what is there.")]
 
 
 @app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+    version: Annotated[bool, Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
     """Show version or help where no verb is given."""
     if version:
+        from importlib import metadata  # slow
+
         typer.echo(f"asnlsr {metadata.version('asnlsr')}")
     elif context.invoked_subcommand is None:
         typer.echo(context.get_help(), err=True)
@@ -45,12 +44,10 @@ def root(
 
 @app.command(epilog="Example: asnlsr simulate --out scenes --scenes 6 --size 512x256")
 def simulate(
-    out: Annotated[Path, typer.Option(help="Folder for the ENVI scenes.")],
-    scenes: Annotated[int, typer.Option(help="Number of scenes.", min=1)] = 6,
-    size: Annotated[str, typer.Option(help="Rows x columns of a scene.")] = "512x256",
-    layers: Annotated[
-        bool, typer.Option(help="Also the scenes without noise and their material fractions.")
-    ] = True,
+    out: Annotated[Path, Option(help="Folder for the ENVI scenes.")],
+    scenes: Annotated[int, Option(help="Number of scenes.", min=1)] = 6,
+    size: Annotated[str, Option(help="Rows x columns of a scene.")] = "512x256",
+    layers: Annotated[bool, Option(help="Also without noise, with material fractions.")] = True,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -62,14 +59,11 @@ def simulate(
 
 @app.command(epilog="Example: asnlsr fetch tiles splits --out data/published --dry-run")
 def fetch(
-    out: Annotated[Path, typer.Option(help="Folder for the folders of the share.")],
-    kinds: Annotated[list[str] | None, typer.Argument(metavar="tiles|radiance|splits")] = None,
-    url: Annotated[str, typer.Option(help="Link of the share.")] = SHARE,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what is missing.")] = False,
-    password: Annotated[
-        str,
-        typer.Option(envvar="ASNLSR_PASSWORD", help="Of the share; asked for if needed."),
-    ] = "",
+    out: Annotated[Path, Option(help="Folder for the folders of the share.")],
+    kinds: Annotated[list[str] | None, Argument(metavar="tiles|radiance|splits")] = None,
+    url: Annotated[str, Option(help="Link of the share.")] = SHARE,
+    dry_run: Annotated[bool, Option("--dry-run", help="Only list what is missing.")] = False,
+    password: Annotated[str, Option(envvar="ASNLSR_PASSWORD", help="Asked for if needed.")] = "",
 ) -> None:
     """Download the published dataset, or go on with it; verify what is there."""
     from asnlsr.tiles.fetch import fetch
@@ -79,23 +73,22 @@ def fetch(
     except PermissionError as error:
         if password or error.errno or not sys.stdin.isatty():
             raise
-        typer.echo(f"asnlsr: {error}", err=True)
-        password = typer.prompt("Password of the share", hide_input=True, err=True)
+        password = typer.prompt(f"asnlsr: {error}\nIts password", hide_input=True, err=True)
         missing = fetch(kinds or (), out, url, dry_run, password)
     if dry_run:
         for file in missing:
             typer.echo(f"{file.size:>12}  {file.path}")
-        total = sum(file.size for file in missing)
-        typer.echo(f"{total:>12}  bytes in {len(missing)} files to fetch into {out}")
+        total = f"{sum(file.size for file in missing):>12}  bytes in {len(missing)} files"
+        typer.echo(f"{total} to fetch into {out}")
 
 
 @app.command(epilog="Example: asnlsr prepare scenes/*.hdr --out tiles --tile 128")
 def prepare(
-    scenes: Annotated[list[Path], typer.Argument(help="ENVI headers.", metavar="SCENE.hdr...")],
-    out: Annotated[Path, typer.Option(help="Folder for the tiles of both domains.")],
-    tile: Annotated[int, typer.Option(help="Rows and columns of a tile (pixels).")] = 128,
-    scale: Annotated[int, typer.Option(help="Decimation of the low-resolution tiles.")] = 4,
-    border: Annotated[Literal["scene", "zero"], typer.Option(help="zero: tile by tile.")] = "scene",
+    scenes: Annotated[list[Path], Argument(help="ENVI headers.", metavar="SCENE.hdr...")],
+    out: Annotated[Path, Option(help="Folder for the tiles of both domains.")],
+    tile: Annotated[int, Option(help="Rows and columns of a tile (pixels).")] = 128,
+    scale: Annotated[int, Option(help="Decimation of the low-resolution tiles.")] = 4,
+    border: Annotated[Literal["scene", "zero"], Option(help="zero: tile by tile.")] = "scene",
     force: Force = False,
 ) -> None:
     """Cut scenes into tiles of SWIR1 and SWIR2 with their low-resolution twins."""
@@ -106,11 +99,9 @@ def prepare(
 
 @app.command(epilog="Example: asnlsr split tiles --by scene --out split.json")
 def split(
-    tiles: Annotated[Path, typer.Argument(help="Folder made by prepare.")],
-    out: Annotated[Path, typer.Option(help="JSON file to write.")],
-    by: Annotated[
-        str, typer.Option(help="scene, tile, or without-SCENE: that one is the test.")
-    ] = "scene",
+    tiles: Annotated[Path, Argument(help="Folder made by prepare.")],
+    out: Annotated[Path, Option(help="JSON file to write.")],
+    by: Annotated[str, Option(help="scene, tile, or without-SCENE: that is the test.")] = "scene",
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
@@ -125,17 +116,17 @@ def split(
 
 @app.command(epilog="Example: asnlsr train asnlsr --tiles tiles --split split.json --out run")
 def train(
-    model: Annotated[str, typer.Argument(help="bicubic, snlsr, ... or asnlsr; best is bandwise.")],
+    model: Annotated[str, Argument(help="bicubic, snlsr, ... or asnlsr; best is bandwise.")],
     tiles: Tiles,
     split: SplitFile,
-    out: Annotated[Path, typer.Option(help="Run folder; the same run, unfinished, goes on.")],
-    preset: Annotated[Literal["smoke", "demo", "paper"], typer.Option(help="Sizes.")] = "demo",
-    protocol: Annotated[Protocol, typer.Option(help="as-released sees target truth.")] = "blind",
-    recipe: Annotated[Literal["warm", "published"], typer.Option(help="Of training.")] = "warm",
+    out: Annotated[Path, Option(help="Run folder; the same run, unfinished, goes on.")],
+    preset: Annotated[Literal["smoke", "demo", "paper"], Option(help="Sizes.")] = "demo",
+    protocol: Annotated[Protocol, Option(help="as-released sees target truth.")] = "blind",
+    recipe: Annotated[Literal["warm", "published"], Option(help="Of training.")] = "warm",
     seed: Seed = 0,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
-    devices: Annotated[int, typer.Option(help="Processes that share a batch.", min=1)] = 1,
-    device: Annotated[Device, typer.Option(help="auto: a GPU if there is one.")] = "auto",
+    set_: Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE")] = None,
+    devices: Annotated[int, Option(help="Processes that share a batch.", min=1)] = 1,
+    device: Annotated[Device, Option(help="auto: a GPU if there is one.")] = "auto",
 ) -> None:
     """Train a model into a run folder."""
     from asnlsr.config import Experiment, setting
@@ -152,12 +143,12 @@ def train(
 
 @app.command(epilog="Example: asnlsr evaluate runs/* --tiles tiles --split split.json --out m.csv")
 def evaluate(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.", metavar="RUN...")],
+    runs: Annotated[list[Path], Argument(help="Run folders.", metavar="RUN...")],
     tiles: Tiles,
     split: SplitFile,
-    out: Annotated[Path, typer.Option(help="CSV file to write.")],
-    role: Annotated[str, typer.Option(help="test, or val while still choosing.")] = "test",
-    device: Annotated[Device, typer.Option(help="auto: a GPU if there is one.")] = "auto",
+    out: Annotated[Path, Option(help="CSV file to write.")],
+    role: Annotated[str, Option(help="test, or val while still choosing.")] = "test",
+    device: Annotated[Device, Option(help="auto: a GPU if there is one.")] = "auto",
     force: Force = False,
 ) -> None:
     """Measure runs: one line per run, domain, tile and metric."""
@@ -166,15 +157,14 @@ def evaluate(
 
     keep(out, force=force)
     with replacing(out) as temporary:
-        metrics = evaluate(runs, TileSet(tiles, split), role, device=device)
-        metrics.to_csv(temporary, index=False)
+        evaluate(runs, TileSet(tiles, split), role, device=device).to_csv(temporary, index=False)
 
 
 @app.command(epilog="Example: asnlsr upscale lr.hdr --run runs/asnlsr --out hr.hdr")
 def upscale(
     scene: Header,
-    run: Annotated[Path, typer.Option(help="Folder of a finished run.")],
-    out: Annotated[Path, typer.Option(help="ENVI header to write; .img and .png go beside it.")],
+    run: Annotated[Path, Option(help="Folder of a finished run.")],
+    out: Annotated[Path, Option(help="ENVI header to write; .img and .png go beside it.")],
     force: Force = False,
 ) -> None:
     """Super-resolve a whole scene; when interrupted, the same command goes on."""
@@ -186,8 +176,8 @@ def upscale(
 @app.command(epilog="Example: asnlsr degrade scene.hdr --out lr.hdr")
 def degrade(
     scene: Header,
-    out: Annotated[Path, typer.Option(help="ENVI header to write.")],
-    scale: Annotated[int, typer.Option(help="Of so many pixels a side, one is kept.")] = 4,
+    out: Annotated[Path, Option(help="ENVI header to write.")],
+    scale: Annotated[int, Option(help="Of so many pixels a side, one is kept.")] = 4,
     force: Force = False,
 ) -> None:
     """Blur and decimate a scene, to test an enlargement against known truth."""
@@ -198,8 +188,8 @@ def degrade(
 
 @app.command(epilog="Example: asnlsr import-weights official.pth --out runs/official")
 def import_weights(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint of the original release (.pth).")],
-    out: Annotated[Path, typer.Option(help="Run folder to write.")],
+    checkpoint: Annotated[Path, Argument(help="Checkpoint of the original release (.pth).")],
+    out: Annotated[Path, Option(help="Run folder to write.")],
     force: Force = False,
 ) -> None:
     """Turn a checkpoint of the original release into a run folder."""
@@ -207,15 +197,14 @@ def import_weights(
 
     keep(beside=[out / "run.json", out / "weights.safetensors"], force=force)
     run = import_weights(checkpoint, out)
-    facts = (run["bands"], run["scale"], "on" if run["config"]["skip"] else "off")
-    typer.echo("{}, {} bands, x{}, skip {}".format(run["model"], *facts), err=True)
+    typer.echo("{model}, {bands} bands, x{scale}, skip={config[skip]}".format(**run), err=True)
 
 
 @app.command(epilog="Example: asnlsr import-tiles processed_tiles --out tiles --split a.npz")
 def import_tiles(
-    folder: Annotated[Path, typer.Argument(help="Folder around *dom1_* and *dom2_*.")],
-    out: Annotated[Path, typer.Option(help="Folder for the tiles and the splits.")],
-    split: Annotated[list[Path] | None, typer.Option(help="Split (.npz), repeatable.")] = None,
+    folder: Annotated[Path, Argument(help="Folder around *dom1_* and *dom2_*.")],
+    out: Annotated[Path, Option(help="Folder for the tiles and the splits.")],
+    split: Annotated[list[Path] | None, Option(help="Split (.npz), repeatable.")] = None,
     force: Force = False,
 ) -> None:
     """Turn tiles and splits of the original release into those of prepare and split."""
@@ -226,9 +215,9 @@ def import_tiles(
 
 @app.command(epilog="Example: asnlsr table metrics.csv --domain swir2 --format md")
 def table(
-    metrics: Annotated[Path, typer.Argument(help="CSV file made by evaluate.")],
-    domain: Annotated[Literal["swir1", "swir2"], typer.Option(help="Of the tiles.")] = "swir2",
-    format_: Annotated[Literal["md", "csv", "latex"], typer.Option("--format")] = "md",
+    metrics: Annotated[Path, Argument(help="CSV file made by evaluate.")],
+    domain: Annotated[Literal["swir1", "swir2"], Option(help="Of the tiles.")] = "swir2",
+    format_: Annotated[Literal["md", "csv", "latex"], Option("--format")] = "md",
 ) -> None:
     """Print the results table."""
     from asnlsr.results.tables import read_metrics, render, results_table
@@ -236,30 +225,20 @@ def table(
     typer.echo(render(results_table(read_metrics(metrics), domain), format_))
 
 
-def _warn(message: Warning | str, *_: object) -> None:
-    from tqdm import tqdm
+@app.command(epilog="Example: asnlsr doctor")
+def doctor() -> None:
+    """Check the installation, the data and a known answer; exit 1 if something is off."""
+    from asnlsr.doctor import report
 
-    tqdm.write(f"asnlsr: warning: {message}", file=sys.stderr)  # not into the middle of a bar
+    raise typer.Exit(report())
 
 
 def main() -> None:
     """Run the command line; unusable input ends in one line and exit code 2."""
-    for stream in (sys.stdout, sys.stderr):  # tables hold arrows, whatever the locale; paths, bytes
-        stream.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _warn  # type: ignore[assignment]
-            sys.exit(app(standalone_mode=False))
-    except (ValueError, OSError, MemoryError) as error:
-        message = told(error)
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as error:
-        if not hasattr(error, "format_message"):  # what Typer makes of wrong arguments has it
-            raise
-        message = f"{error.format_message().rstrip('.')}. See asnlsr --help."
-    sys.stderr.write("asnlsr: " + " ".join(message.split()) + "\n")
-    sys.exit(2)
+    from asnlsr.terminal import plain_terminal
+
+    with plain_terminal():
+        sys.exit(app(standalone_mode=False))
 
 
 if __name__ == "__main__":

@@ -282,9 +282,7 @@ def _write_pixels(
                 for z in np.split(block, range(_WRITE_ROWS, block.shape[1], _WRITE_ROWS), 1):
                     radiance = np.moveaxis(unscale(z), 0, -1)
                     if not np.isfinite(radiance).all():
-                        raise ValueError(
-                            f"{img}: the network gives NaN or infinity; train it again"
-                        )
+                        raise ValueError(f"{img}: not all finite; train the network again")
                     file.write(np.ascontiguousarray(radiance, dtype="<f4").data)
                 file.flush()
                 bar.update()

@@ -116,7 +116,7 @@ def browser(tmp_path_factory):
 
 
 # The longest files first, so that two workers end together: the book in one, the rest in the other.
-_FIRST = ("test_notebooks", "test_real_scenes", "test_training", "test_workflow")
+_FIRST = ("test_notebooks", "test_training", "test_workflow")
 
 
 def pytest_collection_modifyitems(items):

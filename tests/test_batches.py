@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 from asnlsr.config import Experiment
 from asnlsr.physics import degrade, log_scale, unscale
 from asnlsr.training.batches import Tiles, TrainingBatches, part_of, turned
-from asnlsr.training.relight import Relighting, contrast, transport
+from asnlsr.training.warm import Relighting, contrast, transport
 from tests.conftest import Example
 
 SMALL = {"crop": 16, "batch": 3}

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,27 @@ from asnlsr.tiles.store import read_split
 from tests.conftest import make_scene, smooth_radiance
 
 VERBS = ["simulate", "fetch", "prepare", "split", "train", "evaluate", "upscale", "degrade"]
-VERBS += ["import-weights", "import-tiles", "table"]
+VERBS += ["import-weights", "import-tiles", "table", "doctor"]
+
+
+def test_progress_in_a_log_file_is_lines_not_bars():
+    """A short wait shows nothing, a long one a line now and then."""
+    code = """
+import sys, time
+from asnlsr import terminal
+terminal.EVERY = 0.5
+with terminal.plain_terminal():
+    from tqdm.auto import tqdm
+    for unit, total in (("tile", 2), ("step", 200)):
+        for _ in tqdm(range(total), desc=f"a {unit}", unit=unit):
+            time.sleep(0.01)
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, check=True, stderr=subprocess.PIPE, text=True)
+    lines = done.stderr.splitlines()
+    assert 2 <= len(lines) <= 4
+    for line in lines:
+        assert re.fullmatch(r"a step: \d+ of 200 steps, 00:0\d left", line)
 
 
 def plain_lines(err):
@@ -45,7 +66,7 @@ def assert_refused(result, *words):
 def test_help_has_an_example(asnlsr, verb):
     code, out, _ = asnlsr(verb, "--help")
     assert code == 0
-    assert f"Example: asnlsr {verb} " in out
+    assert f"Example: asnlsr {verb}" in out
 
 
 def test_help_is_quick():

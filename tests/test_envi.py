@@ -49,20 +49,6 @@ def test_every_layout_reads_the_same(tmp_path, code, interleave, big_endian):
     np.testing.assert_array_equal(block, values[2:6])
 
 
-def test_gain_offset_bad_bands_and_micrometres(tmp_path):
-    values = np.arange(24).reshape(2, 3, 4)
-    hdr = write_by_hand(
-        tmp_path / "s.hdr", values, "bil", 12,
-        wavelength=[1.0, 1.25, 1.5, 2.0], units="Micrometers", bbl="{1, 0, 1, 0}",
-        data_gain_values="{0.5, 1, 2, 4}", data_offset_values="{0, 10, 0, -1}",
-    )  # fmt: skip
-    scene = open_scene(hdr)
-    np.testing.assert_allclose(scene.wavelength_nm, [1000, 1250, 1500, 2000])
-    assert scene.usable.tolist() == [True, False, True, False]
-    # Pixel (1, 2) holds 20, 21, 22, 23.
-    np.testing.assert_allclose(scene.read_rows(0, 2)[1, 2], [10, 31, 44, 91])
-
-
 def test_written_scene_opens_with_the_spectral_library(tmp_path):
     radiance = np.random.default_rng(0).random((6, 5, 4), np.float32)
     wavelength = [1000.123456, 1100, 1200, 1300]

@@ -88,6 +88,31 @@ def test_environment_yml_defers_to_pyproject():
     assert pip == {"pip": ["-c constraints.txt", f"-e .[{','.join(EXTRAS)}]"]}
 
 
+def test_binder_builds_the_environment_of_make():
+    """It takes environment.yml where nothing else that it knows comes before."""
+    for earlier in ("binder", ".binder", "requirements.txt", "Dockerfile", "Pipfile", "setup.py"):
+        assert not (ROOT / earlier).exists()
+    *_, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    asked = shlex.split(" ".join(pip["pip"]))
+    makefile = (ROOT / "Makefile").read_text()
+    (install,) = re.findall(r"-m pip install (.*)", makefile)
+    spoken = {"--quiet", "--disable-pip-version-check"}
+    assert asked == [word for word in shlex.split(install) if word not in spoken]
+
+
+def test_forge_runs_the_commands_of_the_readme():
+    steps = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text())["jobs"]["book"][
+        "steps"
+    ]
+    readme = (ROOT / "README.md").read_text()
+    block = re.search(r"```bash\ngit clone .*\n((?:make.*\n)+)```", readme)[1]
+    commands = [line.split("#")[0].strip() for line in block.splitlines()]
+    assert [step["run"] for step in steps if "run" in step] == commands == ["make", "make test"]
+    (site,) = [step["with"]["path"] for step in steps if "pages" in step.get("uses", "")]
+    preset = re.search(r"^PRESET \?= (.*)", (ROOT / "Makefile").read_text(), re.MULTILINE)[1]
+    assert site == f"build/{preset}/_build/html"
+
+
 def imported(folder: str) -> Iterator[str]:
     """Yield the top-level names that the Python files and notebooks of a folder import."""
     for path in sorted((ROOT / folder).rglob("*")):

@@ -10,7 +10,16 @@ import torch
 
 from asnlsr.config import Experiment
 from asnlsr.results.evaluate import evaluate
-from asnlsr.results.evidence import BUDGETS, check_scenes, plan, read_results, record
+from asnlsr.results.evidence import (
+    BUDGETS,
+    Results,
+    blind,
+    check_scenes,
+    in_full,
+    plan,
+    read_results,
+    record,
+)
 from asnlsr.tiles.store import TileSet
 from asnlsr.training.folder import load_run
 from asnlsr.training.run import train
@@ -47,6 +56,48 @@ def test_plan_leaves_out_real_scenes_one_after_the_other():
     assert {by for _, by in folds} == {"without-park", "without-shore"}
     assert folds["bicubic", "without-park"] == folds["esrt", "without-shore"] == 1
     assert folds["asnlsr", "without-park"] == folds["bandwise", "without-shore"] == 3
+
+
+def recorded(*names):
+    """Results of runs of which nothing but the configuration is told, a row each."""
+    runs = {}
+    for name in names:
+        run = Experiment.parse(name)
+        kept = {
+            key: getattr(run, key) for key in ("model", "protocol", "recipe", "seed", "setting")
+        }
+        runs[name] = kept | {"config": run.config.model_dump()}
+    settings = [run["setting"] for run in runs.values()]
+    rows = pd.DataFrame({"run": list(runs), "setting": settings}, dtype=str)
+    return Results(metrics=rows, history=rows, runs=runs, missing=[])
+
+
+def test_rows_know_the_steps_of_their_run_and_no_fold():
+    found = blind(
+        recorded(
+            "asnlsr_steps=4000-blind-warm-s1",
+            "asnlsr_steps=2000_reversal=0.1-blind-warm-s0",
+            "bandwise_steps=1000_by=without-jasper_ridge-blind-warm-s2",
+            "esrt-as-released-warm-s0",
+        )
+    )
+    columns = ["model", "seed", "steps", "setting"]
+    assert found[columns].to_numpy().tolist() == [
+        ["asnlsr", 1, 4000, ""],
+        ["asnlsr", 0, 2000, "reversal=0.1"],
+        ["bandwise", 2, 1000, ""],
+    ]
+    assert blind(recorded()).empty
+
+
+def test_rows_in_full_are_the_longest_with_three_seeds():
+    """Else the longest: real scenes have one seed a fold."""
+    names = [f"asnlsr_steps=2000-blind-warm-s{seed}" for seed in range(3)]
+    others = ["asnlsr_steps=8000-blind-warm-s0", "asnlsr_steps=4000-blind-published-s0"]
+    found = in_full(blind(recorded(*names, *others, "bicubic-blind-warm-s0")))
+    assert found["run"].tolist() == [*names, "bicubic-blind-warm-s0"]
+    names = [f"asnlsr_steps={n}_by=without-park-blind-warm-s0" for n in (500, 1000)]
+    assert in_full(blind(recorded(*names)))["run"].tolist() == names[1:]
 
 
 @pytest.fixture

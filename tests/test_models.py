@@ -29,9 +29,7 @@ def test_parameter_count(model):
 
 
 @pytest.mark.parametrize("model", CLASSES.values())
-@pytest.mark.parametrize(
-    ("h", "w", "scale"), [(16, 16, 4), (17, 30, 4), (33, 16, 2), (16, 19, 8), (17, 22, 2)]
-)
+@pytest.mark.parametrize(("h", "w", "scale"), [(17, 30, 4), (16, 19, 8), (17, 22, 2)])
 @torch.no_grad()
 def test_any_size_and_scale(model, h, w, scale):
     out = build(model, bands=3, scale=scale).eval()(torch.rand(2, 3, h, w))

@@ -17,6 +17,7 @@ import pvlib
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy import stats
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
@@ -25,7 +26,8 @@ from asnlsr.metrics import mmd, pixels
 from asnlsr.models.registry import MODELS, build
 from asnlsr.notebook.workspace import Workspace, key_of
 from asnlsr.physics import gaussian_psf
-from asnlsr.results.statistics import AT_ONCE
+from asnlsr.results.evidence import BUDGETS, trained_to_the_end
+from asnlsr.results.tables import AT_ONCE
 from asnlsr.scenes.envi import open_scene
 from asnlsr.scenes.simulator.painting import CODE
 from asnlsr.scenes.simulator.scenery import park
@@ -162,6 +164,17 @@ def test_chapter_ran_at_the_preset_that_was_asked_for(path, executed):
         if "injected-parameters" in cell.metadata.get("tags", [])
     ]
     assert 'PRESET = "smoke"' in injected.source
+
+
+@each_chapter
+def test_page_says_that_its_text_is_of_another_preset(path, executed):
+    lines = [
+        output.data["text/markdown"]
+        for cell in code_cells(executed[key_of(path.stem)])
+        for output in cell.outputs
+        if "text/markdown" in output.get("data", {})
+    ]
+    assert sum("Executed on simulated scenes at preset `smoke`" in line for line in lines) == 1
 
 
 @each_chapter
@@ -795,273 +808,95 @@ def test_chapter_12_agrees_with_the_evaluation(executed):
             assert within(value[f"psnr_{domain}_{label}"], psnr, 0.5)
 
 
-# Chapters that show recorded runs: the same rows, read and averaged here by other means
+# Chapters that show recorded runs: the same rows, found by the names of their runs and averaged
+# here by other means
 
 RECORDED = ROOT / "data/results/simulated-demo"
-NEEDED = {f"{m}-blind-warm-s0" for m in ("bicubic", "snlsr-frozen", "snlsr-unmix", "asnlsr")}
 
 
-def shown_runs() -> set[str]:
-    """Return the names of the recorded runs that the chapters show; none if they do not suffice."""
-    path = RECORDED / "runs.json"
-    names = set(json.loads(path.read_text())["runs"]) if path.exists() else set()
-    return names if names >= NEEDED else set()
-
-
-def shown_metrics() -> pd.DataFrame:
-    """Return what chapter 10 shows: recorded rows without settings, or those of this build."""
-    if not shown_runs():
-        return pd.read_csv(SMOKE.metrics("blind"))
-    rows = pd.read_csv(RECORDED / "metrics.csv.gz")
-    return rows[rows["setting"].isna()]
-
-
-def seed_means(model: str, metric: str = "psnr") -> pd.Series:
-    rows = shown_metrics()
-    wanted = {"model": model, "protocol": "blind", "recipe": "warm", "domain": "swir2"}
-    for key, value in (wanted | {"metric": metric}).items():
-        rows = rows[rows[key] == value]
-    return rows.groupby("seed")["value"].mean()
-
-
-def test_chapter_10_adversary(executed):
-    value = glued(executed["11"])
-    d = (seed_means("asnlsr") - seed_means("snlsr-unmix")).dropna().to_numpy()
-    assert value["adversary_pairs"].split()[0] == str(len(d))
-    assert value["adversary_mean"] == pytest.approx(d.mean(), abs=1e-6)
-    if len(d) < 6:  # a sign-flip test of five pairs cannot reach p = 0.05
-        assert value["adversary_verdict"] == "too few pairs of runs for a statement"
-    if len(d) < 5:
-        assert value["adversary_interval"] == "an interval needs 5 of them"
-        return
-    signs = np.array(list(itertools.product([1, -1], repeat=len(d))))
-    flipped = np.abs((signs * d).mean(1))
-    p = np.mean(flipped >= abs(d.mean()) * (1 - 1e-9))
-    assert value["adversary_p"] == pytest.approx(p, abs=1e-6)
-    assert value["adversary_low"] < d.mean() < value["adversary_high"]
-    if len(d) < 6:
-        return
-    clear = (value["adversary_low"] > 0 or value["adversary_high"] < 0) and p < 0.05
-    assert value["adversary_size"] == ("less than" if abs(d.mean()) < 0.1 else "not less than")
-    expected = ("a gain" if d.mean() > 0 else "a loss") if clear else "nothing that can be told"
-    assert value["adversary_verdict"].startswith(expected)
-
-
-def test_chapter_10_pairs(executed):
-    """No pair of two methods without chance, and as many paired seeds as both have."""
-    value = glued(executed["11"])
-    both = [seed_means(model).index for model in ("asnlsr", "snlsr-unmix")]
-    assert value["paired_seeds"] == len(both[0].intersection(both[1]))
-    shown = value["pairs_shown"].split("; ")
-    if shown != ["none"]:
-        assert not [pair for pair in shown if set(pair.split()) <= set(AT_ONCE)]
-        assert [pair for pair in shown if "bicubic" in pair.split()]
-
-
-def test_chapter_10_adversary_on_real_scenes(executed):
-    said = glued(executed["11"])["adversary_real"]
-    path = ROOT / "data/results/real-demo/metrics.csv.gz"
+def recorded(table: str) -> pd.DataFrame:
+    """Return recorded rows; skip the test where nothing is recorded."""
+    path = RECORDED / f"{table}.csv.gz"
     if not path.exists():
-        assert said == "not run"
-        return
-    rows = pd.read_csv(path).query("protocol == 'blind' and recipe == 'warm' and metric == 'psnr'")
-    means = rows[rows["domain"] == "swir2"].groupby(["model", "seed"])["value"].mean()
-    d = (means["asnlsr"] - means["snlsr-unmix"]).dropna()
-    assert said.startswith(f"{d.mean():+.2f} dB ({len(d)} pairs; ")
-    signs = np.array(list(itertools.product([1, -1], repeat=len(d))))
-    p = np.mean(np.abs((signs * d.to_numpy()).mean(1)) >= abs(d.mean()) * (1 - 1e-9))
-    if len(d) < 6:
-        assert said.endswith("too few pairs of runs for a statement")
-    elif p >= 0.05:
-        assert said.endswith("nothing that can be told from zero")
+        pytest.skip("nothing is recorded")
+    return pd.read_csv(path)
+
+
+def seed_means(model: str, *settings: str, metric: str = "psnr") -> pd.Series:
+    """Mean over target tiles of the runs that the plan calls trained to the end, by seed."""
+    rows = recorded("metrics").query("domain == 'swir2' and metric == @metric")
+    planned = [trained_to_the_end(model, seed=seed, texts=settings).name for seed in range(10)]
+    older = [name.replace(f"steps={BUDGETS.get(model)}", "").replace("__", "_") for name in planned]
+    older = [name.replace(f"{model}_-", f"{model}-") for name in older]
+    has_plan = trained_to_the_end("asnlsr").name in set(recorded("history")["run"])
+    rows = rows[rows["run"].isin(planned if has_plan else older)]
+    return rows.groupby("seed")["value"].mean()
 
 
 def test_chapter_8_what_richardson_lucy_is_better_by(executed):
     said = glued(executed["10"])["lucy_ahead"]
     models = ["bandwise", "richardson-lucy"]
-    if not {f"{model}-blind-warm-s0" for model in models} <= shown_runs():
+    if not {f"{model}-blind-warm-s0" for model in models} <= set(recorded("metrics")["run"]):
         return
     better = []
     for metric, name, sign in (("psnr", "PSNR", 1), ("sam_deg", "SAM", -1), ("ergas", "ERGAS", -1)):
-        ours, lucy = (seed_means(model, metric).mean() for model in models)
+        ours, lucy = (seed_means(model, metric=metric).mean() for model in models)
         better += [name] if sign * lucy > sign * ours else []
     names = [words.split(" ")[0] for words in said.split("; ")]
     assert names == better or (not better and names[0] == "none")
 
 
-@pytest.mark.parametrize("scenes", ["simulated", "real"])
-def test_chapter_10_best_method(executed, scenes):
-    """Differences of the recorded runs, or of the build, on the seeds that both models have."""
+@pytest.fixture(scope="module")
+def page_11() -> dict[str, Any]:
+    """What chapter 11 defines on the page: its interval."""
+    return page("11_results", "def ", stats=stats, np=np)
+
+
+def test_chapter_11_interval_is_students(page_11):
+    d = pd.Series(np.random.default_rng(0).standard_normal(5))
+    expected = stats.ttest_1samp(d, 0).confidence_interval()
+    assert page_11["interval"](d)[1:] == pytest.approx(tuple(expected))
+
+
+def test_chapter_11_adversary(executed):
     value = glued(executed["11"])
-    path = ROOT / f"data/results/{scenes}-demo/metrics.csv.gz"
-    if scenes == "simulated":
-        rows = shown_metrics()
-    elif path.exists():
-        rows = pd.read_csv(path)
-    else:
-        pytest.skip("no real scenes are recorded")
-    rows = rows.query("protocol == 'blind' and recipe == 'warm' and domain == 'swir2'")
-    for metric in ("psnr", "ssim", "sam_deg", "ergas"):
-        means = rows[rows["metric"] == metric].groupby(["model", "seed"])["value"].mean()
-        difference = (means["bandwise"] - means["asnlsr"]).dropna()
-        shown = value[f"best_{scenes}_asnlsr_{metric}"]
-        assert shown == pytest.approx(difference.mean(), abs=1e-6)
-        alone = means["bandwise"] - means["richardson-lucy"].iloc[0]
-        shown = value[f"best_{scenes}_richardson-lucy_{metric}"]
-        assert shown == pytest.approx(alone.mean(), abs=1e-6)
-        if metric == "psnr":
-            pairs = "1 pair" if len(difference) == 1 else f"{len(difference)} pairs"
-            words = next(w for w in value["best_words"].split("; ") if w.startswith(scenes))
-            assert words.endswith(pairs)
-            assert ("interval" in words) == (len(difference) >= 5)
-            places = rows[rows["metric"] == "psnr"].groupby(["scene", "model", "seed"])["value"]
-            places = places.mean()
-            for scene in rows.loc[rows["metric"] == "psnr", "scene"].unique():
-                gap = (places[scene]["bandwise"] - places[scene]["asnlsr"]).dropna().mean()
-                assert f"{scene} {gap:+.2f}" in value["best_places"]
-            low, high = means["asnlsr"].min(), means["asnlsr"].max()
-            words = next(w for w in value["best_ranges"].split("; ") if w.startswith(scenes))
-            assert f"{low:.2f} to {high:.2f} dB" in words
-            below = (means["asnlsr"] < means["bicubic"].iloc[0]).sum()
-            assert f"in {below} of {len(means['asnlsr'])}," in words
-            aim = {"simulated": 1.0, "real": 0.5}[scenes]
-            if len(difference) < 5 or difference.mean() < aim:
-                assert f"not reached on {scenes} scenes" in value["best_aims"]
-            assert f"bandwise from {means['bandwise'].min():.2f} on" in words
+    both = pd.concat([seed_means("asnlsr"), seed_means("snlsr-unmix")], axis=1).dropna()
+    d = both.iloc[:, 0] - both.iloc[:, 1]
+    assert value["adversary_pairs"] == len(d)
+    assert value["adversary"] == pytest.approx(d.mean(), abs=1e-6)
+    expected = stats.ttest_rel(*both.to_numpy().T).confidence_interval()
+    assert (value["adversary_low"], value["adversary_high"]) == pytest.approx(tuple(expected))
+    assert value["spread_pairs"] == pytest.approx(d.std())
+    assert value["total"] == pytest.approx(
+        (seed_means("asnlsr") - seed_means("bicubic").iloc[0]).mean(), abs=1e-6
+    )
 
 
-def test_chapter_10_controls(executed):
+def test_chapter_11_parts_are_differences_of_neighbours(executed):
     value = glued(executed["11"])
-    frozen, steps = seed_means("snlsr-frozen"), 4  # as many as preset smoke gives it
-    if shown_runs():
-        steps = 60  # of preset demo, but for the run that got all
-        rows = pd.read_csv(RECORDED / "metrics.csv.gz")
-        rows = rows[(rows["setting"] == "steps=1000") & (rows["domain"] == "swir2")]
-        if len(rows):
-            frozen, steps = rows[rows["metric"] == "psnr"].groupby("seed")["value"].mean(), 1000
-    assert value["frozen_steps"] == steps
-    gap = frozen - seed_means("bicubic").iloc[0]
-    assert value["frozen_gap"] == pytest.approx(gap.mean(), abs=1e-6)
-    assert value["frozen_equal"] == ("equals" if abs(gap.mean()) < 0.1 else "does not equal")
-    assert 0 <= value["collapsed"] <= value["collapsed_of"] <= 10
-    names = {name for name in shown_runs() if name.startswith("asnlsr-blind-published")}
-    if names:
-        rows = pd.read_csv(RECORDED / "metrics.csv.gz").query("domain == 'swir2'")
-        rows = rows[rows["run"].isin(names) & (rows["metric"] == "psnr")]
-        gains = rows.groupby("run")["value"].mean() - seed_means("bicubic").iloc[0]
-        near = (gains.abs() < 0.1).sum()
-        words = f"{gains.min():+.2f} to {gains.max():+.2f} dB (within 0.1 dB: {near} of "
-        assert value["published_gains"] == words + f"{len(gains)})"
-        history = pd.read_csv(RECORDED / "history.csv.gz")
-        history = history[history["run"].isin(names)]
-    else:  # the run that chapter 4 shows is counted
-        made = SMOKE.run("asnlsr", recipe="published") / "history.csv"
-        history = pd.read_csv(made).assign(run="here")
-    last = history.groupby("run")["abundance_std"].last()
-    assert value["collapsed_of"] == len(last)
-    assert value["collapsed"] == (last < 1e-3).sum()
+    for part, before in (("asnlsr", "snlsr-unmix"), ("snlsr-unmix", "snlsr")):
+        gap = (seed_means(part) - seed_means(before)).dropna().mean()
+        assert value[f"part_{part}"] == pytest.approx(gap, abs=1e-6)
+    strong = (seed_means("asnlsr", "reversal=1.0") - seed_means("snlsr-unmix")).dropna().mean()
+    assert value["way_psnr_3"] == pytest.approx(strong, abs=1e-6)
 
 
-def test_chapter_10_were_the_runs_long_enough(executed):
-    """Recorded courses of training, read and averaged by other means, on all recorded scenes."""
-    if not shown_runs():
-        pytest.skip("nothing is recorded")
+def test_chapter_11_published_recipe(executed):
+    """Counted over the recorded courses of training, whatever their number of steps."""
     value = glued(executed["11"])
-    rising, low = set(), set()
-    for folder in sorted((ROOT / "data/results").glob("*-demo")):
-        name = folder.name.removesuffix("-demo")
-        history = pd.read_csv(folder / "history.csv.gz").dropna(subset="val_psnr")
-        history = history[history["run"].str.fullmatch(r"[a-z-]+-blind-warm-s\d+")]
-        late, ends = {}, {}
-        for run, course in history.groupby("run"):
-            model = run.split("-blind-")[0]
-            psnr = course.sort_values("step")["val_psnr"].to_numpy()
-            if model == "bandwise-oracle":  # validated on the target
-                continue
-            ends.setdefault(model, []).append(psnr[-1])
-            if (fifth := len(psnr) // 5) > 0:  # the short training of the frozen control has one
-                gain = psnr[-fifth:].mean() - psnr[-2 * fifth : -fifth].mean()
-                late.setdefault(model, []).append(gain)
-        means = {model: np.mean(gains) for model, gains in late.items()}
-        assert value[f"late_most_{name}"] == pytest.approx(max(means.values()), abs=1e-6)
-        rising |= {f"{MODELS[m].label} ({name})" for m, gain in means.items() if gain >= 0.1}
-        base = np.mean(ends["snlsr-frozen"]) + 0.1
-        below = {m for m in ends if np.mean(ends[m]) < base} - {"snlsr-frozen"}
-        low |= {f"{MODELS[m].label} ({name})" for m in below}
-    assert set(value["rising"].split("; ")) == (rising or {"none"})
-    assert set(value["stuck"].split("; ")) == (low or {"none"})
+    history = recorded("history")
+    runs = history[history["run"].str.fullmatch(r"asnlsr(_steps=\d+)?-blind-published-s\d+")]
+    last = runs.groupby("run")["abundance_std"].last()
+    assert (value["collapsed"], value["collapsed_of"]) == ((last < 1e-3).sum(), len(last))
 
 
-def recorded_gain(model, against, setting="", other="", path="simulated-demo", seeds=range(10)):
-    """Mean difference of recorded target PSNR, protocol blind and recipe warm, on common seeds."""
-    rows = pd.read_csv(ROOT / f"data/results/{path}/metrics.csv.gz").fillna({"setting": ""})
-    rows = rows.query("protocol == 'blind' and recipe == 'warm' and metric == 'psnr'")
-    rows = rows[(rows["domain"] == "swir2") & rows["seed"].isin(seeds)]
-    means = rows.groupby(["model", "setting", "seed"])["value"].mean()
-    if (model, setting) not in means or (against, other) not in means:
-        return None
-    base = means[against, other]
-    gap = means[model, setting] - (base.iloc[0] if against in AT_ONCE else base)
-    return gap.dropna().mean(), len(gap.dropna())
-
-
-def test_chapter_10_what_else_explains_the_gain(executed):
-    if not shown_runs():
-        pytest.skip("nothing is recorded")
+def test_chapter_11_exercises(executed):
     value = glued(executed["11"])
-    assert value["paper_step"] == pytest.approx(33.82 - 31.99)
-    runs = json.loads((RECORDED / "runs.json").read_text())["runs"]
-    common = [
-        {runs[run]["seed"] for run in runs if run.startswith(f"{model}-blind-warm-s")}
-        for model in ("snlsr", "snlsr-unmix", "snlsr-unmix_relight=0.0")
-    ]
-    common = set.intersection(*common)
-    for part, pair in {
-        "both": ("snlsr-unmix", "snlsr"),
-        "unmixed": ("snlsr-unmix", "snlsr", "relight=0.0"),
-        "light": ("snlsr-unmix", "snlsr-unmix", "", "relight=0.0"),
-    }.items():
-        found = recorded_gain(*pair, seeds=common)
-        if found:
-            words = f"{found[0]:+.2f} dB (simulated, n = {found[1]})"
-            assert value[f"target_{part}"].split("; ")[0] == words
-    mean, count = recorded_gain("asnlsr", "bicubic")
-    assert f"A-SNLSR {mean:+.2f} dB (simulated, n = {count}, median" in value["gains_explained"]
-    strong = [run["seed"] for run in runs.values() if run["setting"] == "reversal=1.0"]
-    assert value["strong_seeds"] == len(strong)
-    for key, setting in (("weak", ""), ("strong", "reversal=1.0")):
-        found = recorded_gain("asnlsr", "snlsr-unmix", setting, seeds=strong)
-        assert value[f"{key}_gain"] == (f"{found[0]:+.2f}" if found else "not run")
-    found = recorded_gain("asnlsr", "snlsr-unmix", "relight=0.0", "relight=0.0")
-    said = value["adversary_plain"]
-    assert said.startswith(f"{found[0]:+.3f} dB ({found[1]} pairs; " if found else "not run")
-
-
-def test_chapter_10_peaks_are_the_range_of_the_test_set(executed):
-    value = glued(executed["11"])
-    test = json.loads(SMOKE.split("scene").read_text())["test"]
-    store = open_tiles(SMOKE.tiles("scene"), "swir2")
-    chosen = [n for n, name in enumerate(tile_ids(store)) if name in test]
-    radiance = store["hr"].values[chosen].astype(float)
-    z = np.log(radiance.clip(1e-4, 2) / 1e-4) / np.log(2 / 1e-4)
-    assert value["peak_this build_blind"] == pytest.approx(np.ptp(z), abs=1e-4)
-
-
-def test_chapter_10_says_what_it_shows(executed):
-    value = glued(executed["11"])
-    assert value["origin"].startswith("recorded" if shown_runs() else "of this build alone")
-    models = shown_metrics()["model"].nunique()
-    assert value["run_count"] == (len(shown_runs()) or models)
     assert value["smallest_five"] == 0.0625
     assert value["pairs_needed"] == 8  # 2/2^7 = 0.016, 2/2^8 = 0.008
-    table = [row for row in rows(SMOKE.metrics("blind")) if row["metric"] == "psnr"]
-    for model in ("bicubic", "asnlsr"):
-        tiles = [row for row in table if (row["model"], row["domain"]) == (model, "swir2")]
-        shown = value[f"tile_psnr_{model}"]
-        assert min(abs(shown - float(row["value"])) for row in tiles) < 1e-3
 
 
-def test_chapter_11_controls_and_averages(executed):
+def test_appendix_b_controls_and_averages(executed):
     value = glued(executed["appendix_b"])
     gain = mean_psnr("snlsr-frozen", "swir2") - mean_psnr("bicubic", "swir2")
     assert value["frozen_gain"] == pytest.approx(gain, abs=1e-6)
@@ -1076,7 +911,7 @@ def test_chapter_11_controls_and_averages(executed):
     assert value["mixed_bicubic"] == pytest.approx(apart, abs=1e-6)
 
 
-def test_chapter_11_published_order(executed):
+def test_appendix_b_published_order(executed):
     """Bicubic has the best ERGAS of the printed table, and the worst PSNR and RMSE."""
     paper = pd.read_csv(ROOT / "data/paper/table1.csv").query("source == 'printed'")
     printed = paper.pivot_table(index="model", columns="metric", values="mean")
@@ -1087,7 +922,7 @@ def test_chapter_11_published_order(executed):
 
 
 @pytest.mark.parametrize("recipe", ["published", "warm"])
-def test_chapter_11_choice_of_the_epoch(executed, recipe):
+def test_appendix_b_choice_of_the_epoch(executed, recipe):
     """Only recorded runs of protocol `as-released` give the number."""
     said = glued(executed["appendix_b"])[f"choice_{recipe}"]
     history = pd.read_csv(RECORDED / "history.csv.gz") if RECORDED.exists() else pd.DataFrame()
@@ -1105,7 +940,7 @@ def test_chapter_11_choice_of_the_epoch(executed, recipe):
     assert f"mean of {len(leads)} " in said
 
 
-def test_chapter_11_peak(executed):
+def test_appendix_b_peak(executed):
     """How many pixels carry the peak, counted in the tiles by other means."""
     value = glued(executed["appendix_b"])
     test = json.loads(SMOKE.split("scene").read_text())["test"]
@@ -1121,10 +956,9 @@ def test_chapter_11_peak(executed):
     assert bounds[1] - 1e-4 <= value["peak_moves"] <= bounds[0] + 1e-4
 
 
-def test_chapter_11_mixture(executed):
+def test_appendix_b_mixture(executed):
     """The recorded means say which networks a mixture hides."""
-    if not shown_runs():
-        pytest.skip("nothing is recorded")
+    recorded("metrics")
     said = glued(executed["appendix_b"])["hidden"]
     hidden, flattered = [], []
     for folder in sorted((ROOT / "data/results").glob("*-demo"), reverse=True):
@@ -1144,7 +978,7 @@ def test_chapter_11_mixture(executed):
     assert sorted(words.split(" (")[0] for words in said.split("; ")) == sorted(hidden or ["none"])
 
 
-def test_chapter_11_metrics(executed):
+def test_appendix_b_metrics(executed):
     """z > 1/2 is radiance above the geometric mean of floor and top."""
     value = glued(executed["appendix_b"])
     test = json.loads(SMOKE.split("scene").read_text())["test"]
@@ -1158,7 +992,7 @@ def test_chapter_11_metrics(executed):
     assert value["floor_1e4"] / value["floor_1e8"] == pytest.approx(100, rel=0.01)
 
 
-def test_chapter_11_borders_and_deconvolution(executed):
+def test_appendix_b_borders_and_deconvolution(executed):
     value = glued(executed["appendix_b"])
     # On a constant image it is the tail of the blur (chapter 2); these tiles vary.
     lost_column, lost_row = (upper_tail(1.5 / math.sqrt(v)) for v in (6.306, 3.340))

@@ -102,8 +102,10 @@ def test_names_go_to_the_right_places(random_weights, tmp_path, name):
         assert torch.equal(ours[here], weights[there])
 
 
-@pytest.mark.parametrize("name", ORIGINALS)
-@pytest.mark.parametrize(("bands", "scale"), [(5, 4), (4, 2), (4, 8)])
+@pytest.mark.parametrize(
+    ("name", "bands", "scale"),
+    [*((name, 5, 2) for name in ORIGINALS), ("RCAMSRNetwork", 4, 8), ("SNLSR", 4, 8)],
+)
 def test_bands_and_scale_follow_from_the_weights(tmp_path, name, bands, scale):
     """And a skip that was off stays off."""
     network = build(ORIGINALS[name].model, bands=bands, scale=scale, skip=False).eval()
@@ -129,7 +131,7 @@ def checkpoint(tmp_path):
 
 def test_command_imports(asnlsr, checkpoint, tmp_path):
     code, out, err = asnlsr("import-weights", checkpoint(), "--out", tmp_path / "run")
-    assert (code, out, err) == (0, "", "rcam, 3 bands, x2, skip on\n")
+    assert (code, out, err) == (0, "", "rcam, 3 bands, x2, skip=True\n")
     written = {path.name for path in (tmp_path / "run").iterdir()}
     assert written == {"run.json", "weights.safetensors"}
 

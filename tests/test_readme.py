@@ -2,7 +2,6 @@
 
 import re
 
-import pandas as pd
 import pytest
 
 from tests.smoke_book import ROOT
@@ -30,16 +29,3 @@ def test_links_lead_somewhere():
     places = re.findall(r"\]\((?!https?:)([^)#]+)", text)
     assert "book/drawings/architecture.svg" in places
     assert [place for place in places if not (ROOT / place).exists()] == []
-
-
-def test_numbers_of_the_claims_are_those_of_the_records():
-    rows = pd.read_csv(ROOT / "data/results/simulated-demo/metrics.csv.gz")
-    rows = rows.query("protocol == 'blind' and recipe == 'warm' and metric == 'psnr'")
-    rows = rows[(rows["domain"] == "swir2") & rows["setting"].isna()]
-    psnr = rows.groupby(["model", "seed"])["value"].mean().unstack("model")
-    adversary = (psnr["asnlsr"] - psnr["snlsr-unmix"]).dropna()
-    text = (ROOT / "README.md").read_text()
-    mean = psnr.mean()
-    assert f"| {mean['richardson-lucy']:.2f} dB, bicubic {mean['bicubic']:.2f} (simulated" in text
-    assert len(adversary) == 10
-    assert f"| {adversary.mean():.2f} dB, ten pairs" in text

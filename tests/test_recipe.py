@@ -8,7 +8,7 @@ from asnlsr.config import Experiment
 from asnlsr.training.batches import POOL_SPREAD, Tiles
 from asnlsr.training.folder import load_run
 from asnlsr.training.module import SuperResolutionTraining
-from asnlsr.training.muon import MOMENTUM, RMS, Muon, orthogonal
+from asnlsr.training.warm import MOMENTUM, RMS, Muon, orthogonal
 from tests.smoke_weights import short_experiment, short_training
 
 

@@ -1,5 +1,6 @@
 """The simulator: physics, statistics of the pictures, calibration against the published row."""
 
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,12 +12,23 @@ from asnlsr.metrics import tile_metrics
 from asnlsr.physics import degrade, log_scale
 from asnlsr.scenes.bands import SWIR1, SWIR2, bin_response
 from asnlsr.scenes.envi import Scene, open_scene
-from asnlsr.scenes.layers import open_layers, twin
 from asnlsr.scenes.simulator.painting import CODE, Canvas, panel
-from asnlsr.scenes.simulator.simulate import PHOTON_NOISE, READ_NOISE, expose, fractions, simulate
-from asnlsr.scenes.simulator.spectra import MATERIALS, WAVELENGTH_NM, reflectance, sunlight
+from asnlsr.scenes.simulator.simulate import (
+    MATERIALS,
+    PHOTON_NOISE,
+    READ_NOISE,
+    WAVELENGTH_NM,
+    expose,
+    fractions,
+    open_layers,
+    reflectance,
+    simulate,
+    sunlight,
+    twin,
+)
 from asnlsr.tiles.prepare import prepare
 from asnlsr.tiles.store import open_tiles
+from tests.conftest import make_scene
 
 SMALL = (64, 48)
 
@@ -45,16 +57,24 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> list[Scene]:
 
 
 @pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    out = tmp_path_factory.mktemp("plain")
+    return simulate(out, 2, SMALL, progress=False, layers=False)
+
+
+@pytest.fixture(scope="module")
 def default(tmp_path_factory: pytest.TempPathFactory) -> list[Scene]:
     out = tmp_path_factory.mktemp("default")
     return [open_scene(hdr) for hdr in simulate(out, progress=False)]
 
 
-def test_a_scene_depends_on_the_seed_and_not_on_how_many_are_asked_for(tmp_path: Path) -> None:
-    (first, _), (again,), (other,) = (
-        simulate(tmp_path / name, scenes, SMALL, seed, progress=False)
-        for name, scenes, seed in (("a", 2, 3), ("b", 1, 3), ("c", 1, 4))
+def test_a_scene_depends_on_the_seed_and_not_on_how_many_are_asked_for(
+    small: list[Scene], tmp_path: Path
+) -> None:
+    (again,), (other,) = (
+        simulate(tmp_path / str(seed), 1, SMALL, seed, progress=False) for seed in (0, 4)
     )
+    first = small[0].hdr  # of two, seed 0
     pixels = [hdr.with_suffix(".img").read_bytes() for hdr in (first, again, other)]
     assert pixels[0] == pixels[1] != pixels[2]
 
@@ -140,18 +160,16 @@ def test_fractions_are_the_painted_areas() -> None:
     np.testing.assert_array_equal(quarters[..., CODE["white"]], 4 - brick)
 
 
-def test_scenes_are_the_same_bytes_without_layers(small: list[Scene], tmp_path: Path) -> None:
-    plain = simulate(tmp_path, 2, SMALL, progress=False, layers=False)
-    assert not (tmp_path / "layers").exists()
+def test_scenes_are_the_same_bytes_without_layers(small: list[Scene], plain: list[Path]) -> None:
+    assert not (plain[0].parent / "layers").exists()
     for hdr, scene in zip(plain, small, strict=True):
         assert hdr.with_suffix(".img").read_bytes() == scene.img.read_bytes()
 
 
 @pytest.mark.parametrize("border", ["scene", "zero"])
 def test_tiles_carry_layers_beside_unchanged_pixels(
-    small: list[Scene], tmp_path: Path, border: str
+    small: list[Scene], plain: list[Path], tmp_path: Path, border: str
 ) -> None:
-    plain = simulate(tmp_path / "scenes", 2, SMALL, progress=False, layers=False)
     settings = {"tile": 32, "border": border, "progress": False}
     prepare(plain, tmp_path / "plain", **settings)
     prepare([scene.hdr for scene in small], tmp_path / "layered", **settings)
@@ -179,11 +197,9 @@ def test_fractions_of_a_coarse_pixel_are_blurred_like_its_light(
     np.testing.assert_allclose(tile, degrade(fine)[:, :8, :8], atol=1e-6)
 
 
-def test_layers_of_another_scene_are_refused(tmp_path: Path) -> None:
-    (hdr,) = simulate(tmp_path / "a", 1, SMALL, progress=False)
-    (other,) = simulate(tmp_path / "b", 1, (32, 48), progress=False, layers=False)
-    for suffix in (".hdr", ".img"):
-        hdr.with_suffix(suffix).write_bytes(other.with_suffix(suffix).read_bytes())
+def test_layers_of_another_scene_are_refused(small: list[Scene], tmp_path: Path) -> None:
+    folder = shutil.copytree(small[0].hdr.parent, tmp_path / "scenes")
+    hdr = make_scene(folder / "park-0.hdr", rows=32, cols=48)
     with pytest.raises(ValueError, match=r"not of the size of .*park-0\.hdr"):
         prepare([hdr], tmp_path / "tiles", tile=32, progress=False)
     twin(hdr).with_suffix(".npz").write_bytes(b"PK")
@@ -204,8 +220,11 @@ def test_nothing_to_draw_is_refused(tmp_path: Path, scenes: int, size: tuple[int
         simulate(tmp_path, scenes, size)
 
 
-def test_earlier_scenes_are_replaced_only_by_force_and_never_mixed(tmp_path: Path) -> None:
-    first, _ = simulate(tmp_path, 2, SMALL, seed=1, progress=False)
+def test_earlier_scenes_are_replaced_only_by_force_and_never_mixed(
+    small: list[Scene], tmp_path: Path
+) -> None:
+    shutil.copytree(small[0].hdr.parent, tmp_path, dirs_exist_ok=True)
+    first = tmp_path / "park-0.hdr"
     before = first.with_suffix(".img").read_bytes()
     with pytest.raises(FileExistsError, match="exists already"):
         simulate(tmp_path, 1, SMALL, seed=2, progress=False)

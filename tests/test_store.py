@@ -1,7 +1,5 @@
 """Roles of tiles: sizes by hand, no scene in two roles, files that are refused; pairs of tiles."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -83,14 +81,6 @@ def test_seed_decides(many_tiles, by):
     splits = [make_split(many_tiles, by, seed) for seed in (0, 0, 1, 2, 3)]
     assert splits[0] == splits[1]
     assert any(split != splits[0] for split in splits[2:])
-
-
-def test_round_trip_through_json(many_tiles, tmp_path):
-    split = make_split(many_tiles, by="tile")
-    write_split(split, tmp_path / "split.json")
-    assert read_split(tmp_path / "split.json", many_tiles) == split
-    assert json.loads((tmp_path / "split.json").read_text()) == split
-    assert [path.name for path in tmp_path.iterdir()] == ["split.json"]
 
 
 def test_absent_tiles_are_named(many_tiles, tmp_path):

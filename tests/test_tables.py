@@ -1,4 +1,4 @@
-"""Tables: values of seeds, marks of the best, and pages that sort and export by themselves."""
+"""Tables: values of seeds, and pages that sort and export by themselves."""
 
 import re
 from urllib.parse import unquote
@@ -10,7 +10,6 @@ from asnlsr.results.tables import (
     COLUMNS,
     formatted,
     latex,
-    marked_best,
     results_table,
     seed_table,
     sortable,
@@ -46,31 +45,14 @@ def test_value_of_a_seed_is_the_mean_over_tiles_and_bicubic_holds_for_all():
     assert table["bicubic", "warm"].tolist() == [30.0] * 10
 
 
-def test_best_is_marked_with_what_cannot_be_told_from_it():
-    """Means 31.09 and 31.10, differences of -0.2 to 0.1: no. Bicubic is 1 dB below: yes."""
-    marks = marked_best(metrics(**TEN))["psnr"]
-    assert marks["asnlsr", "warm"] == "★"
-    assert marks["snlsr-unmix", "warm"] == "≈"
-    assert marks["bicubic", "warm"] == ""
-    rows = metrics(**TEN)
-    text = formatted(results_table(rows), marked_best(rows)).set_index("model")["PSNR (dB) ↑"]
-    assert text["A-SNLSR"].endswith("★")
-    assert text["bicubic"] == "30.00"
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ({"bicubic": [30.0], "asnlsr": [31.0]}, ["★", "?"]),
-        # all four differences are 1: the interval would say that bicubic is worse
-        ({"bicubic": [30.0], "asnlsr": [31.0, 31.1, 30.9, 31.0]}, ["★", "?"]),
-        # one value stands in every row of the seeds of others, which says nothing of them
-        ({"bicubic": [31.0], "linear": [32.0], "asnlsr": [30.1, 30.2, 30, 30.1, 30.2]},
-         ["", "?", "★"]),
-    ],
-)  # fmt: skip
-def test_few_values_allow_no_mark_but_the_best(values, expected):
-    assert marked_best(metrics(**values))["psnr"].sort_index().tolist() == expected
+def test_values_of_scenes_stand_beside_each_other():
+    """Tile x is 1 below and tile y 1 above the mean of a run; each has a scene of its own here."""
+    rows = metrics(**TEN).assign(scene=lambda table: "of " + table["tile"])
+    table = seed_table(rows, by=("seed", "scene"), columns="model")
+    assert table["asnlsr"].xs("of y", level="scene").tolist() == pytest.approx(
+        [value + 1 for value in TEN["asnlsr"]]
+    )
+    assert table["bicubic"].tolist() == [29.0, 31.0] * 10
 
 
 def test_recipe_stands_beside_what_is_trained():
@@ -80,22 +62,8 @@ def test_recipe_stands_beside_what_is_trained():
     assert {"bicubic", "A-SNLSR (warm)", "A-SNLSR (published)"} <= set(names)
 
 
-def test_oracle_is_not_the_best_however_good():
-    rows = metrics(**{"bicubic": [30.0], "bandwise-oracle": [40.0]})
-    marks = marked_best(rows)["psnr"]
-    assert marks.to_dict() == {("bicubic", "warm"): "★"}
-    text = formatted(results_table(rows), marked_best(rows)).set_index("model")["PSNR (dB) ↑"]
-    assert text["bandwise, target truth"] == "40.00"
-
-
-def test_low_is_best_where_low_is_good():
-    rows = metrics(bicubic=[30.0], asnlsr=[31.0])
-    rows.loc[(rows["metric"] == "rmse") & (rows["model"] == "bicubic"), "value"] = 0.5
-    assert marked_best(rows).loc[("bicubic", "warm"), "rmse"] == "★"
-
-
 def test_page_of_a_table_carries_its_files_and_asks_nobody():
-    text = pd.DataFrame({"model": ["a & b"], "PSNR ↑": ["31.0 ± 0.1 ★"]})
+    text = pd.DataFrame({"model": ["a & b"], "PSNR ↑": ["31.0 ± 0.1"]})
     html = sortable(text, "name")
     assert "31.0 ±\N{NO-BREAK SPACE}0.1" in html
     links = dict(re.findall(r'download="name\.(\w+)" href="data:[^,]*,([^"]*)"', html))
@@ -106,7 +74,7 @@ def test_page_of_a_table_carries_its_files_and_asks_nobody():
 
 def test_latex_is_plain_ascii():
     """Any LaTeX sets it, without packages for signs."""
-    tex = latex(pd.DataFrame({"m ↑": ["1 ± 2 ★", "3 ≈ &", "γ ↓"]}))
+    tex = latex(pd.DataFrame({"m ↑": ["1 ± 2", "3 &", "↓"]}))
     assert tex.isascii()
-    assert r"1 $\pm$ 2 $\star$" in tex
+    assert r"1 $\pm$ 2" in tex
     assert r"\&" in tex

@@ -5,20 +5,20 @@ from pathlib import Path
 
 import nbformat
 
-from asnlsr.notebook.workspace import key_of
-
 README = Path("README.md")
 
 
 def chapters() -> str:
     """Return a row per chapter: its title, and what it is for (from the welcome page)."""
-    aims = re.findall(r"\| \[\]\((\w+)\) \| (.*) \|", Path("book/intro.md").read_text("utf-8"))
+    welcome = "\n".join(cell.source for cell in nbformat.read("book/intro.ipynb", 4).cells)
     rows = ["| | chapter | you will be able to |", "| --- | --- | --- |"]
-    for stem, aim in aims:
-        opening = nbformat.read(f"book/{stem}.ipynb", 4).cells[0].source
-        title = opening.splitlines()[0].removeprefix("# ")
-        number = key_of(stem).removeprefix("appendix_").upper().lstrip("0")
-        rows.append(f"| {number} | [{title}](book/{stem}.ipynb) | {aim} |")
+    for stem, aim in re.findall(r"\| \[\]\((\w+)\) \| (.*) \|", welcome):
+        (path,) = Path("book").glob(f"{stem}.*")
+        notebook = path.suffix == ".ipynb"
+        text = nbformat.read(path, 4).cells[0].source if notebook else path.read_text("utf-8")
+        title = text.splitlines()[0].removeprefix("# ")
+        number = stem.removeprefix("appendix_").split("_")[0].upper().lstrip("0")
+        rows.append(f"| {number} | [{title}](book/{path.name}) | {aim} |")
     return "\n".join(rows)
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from asnlsr.files import replacing
+from asnlsr.files import replacing, sha256
 from asnlsr.models.registry import spec
 from asnlsr.notebook.workspace import Workspace
 from asnlsr.results.evaluate import evaluate
@@ -77,6 +77,9 @@ def main(preset: str, dataset: str, models: list[str]) -> None:
                 export(run, space.tile_set(), WEIGHTS / model)
             else:
                 print(f"{run}: not finished")
+    files = sorted(WEIGHTS.glob("*/weights.safetensors"))
+    sums = "".join(f"{sha256(path)}  {path.relative_to(WEIGHTS)}\n" for path in files)
+    (WEIGHTS / "SHA256SUMS").write_text(sums)  # `asnlsr doctor` compares
     size = sum(path.stat().st_size for path in WEIGHTS.rglob("*") if path.is_file())
     print(f"{WEIGHTS}: {size / 1e6:.1f} MB")
 

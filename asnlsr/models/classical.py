@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -106,9 +107,13 @@ class CentredBicubic(nn.Module):
     def _apply(self, *_: Any) -> CentredBicubic:  # noqa: ANN401
         return self
 
+    def take_psf(self, psf: NDArray[np.float64]) -> None:
+        """Take over the known blur."""
+        self.psf.copy_(torch.from_numpy(psf))
+
     def fit(self, source: Pairs, val: Pairs) -> None:
         """Take over the known blur; choose the number of iterations on validation tiles."""
-        self.psf.copy_(torch.from_numpy(source.psf))
+        self.take_psf(source.psf)
         self.zero_border.fill_(source.border == "zero")
         some = slice(None, None, -(-len(val) // _TILES))
         lr, hr = (z[some, ::_EVERY] for z in (val.lr, val.hr))
@@ -120,7 +125,8 @@ class CentredBicubic(nn.Module):
     def forward(self, x: Tensor) -> SuperResolution:
         """Super-resolve z (B, C, h, w) to (B, C, r h, r w)."""
         n = int(self.iterations)
-        parts = [next(islice(self.estimates(part), n, None)) for part in x.split(_BANDS, 1)]
+        few = torch.split(x, _BANDS, 1)
+        parts = [next(islice(self.estimates(part), n, None)) for part in few]
         return SuperResolution(sr=torch.cat(parts, 1))
 
     def estimates(self, lr: Tensor) -> Iterator[Tensor]:

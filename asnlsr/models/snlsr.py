@@ -214,18 +214,17 @@ class SNLSR(nn.Module):
         """
         pixels = pool.movedim(1, -1).flatten(0, -2)  # (n h w, C)
         self.decoder.weight[:, :, 0, 0] = far_apart(pixels, self.decoder.in_channels).T
-        x, first = lr, True
+        x = lr
         for layer in self.encoder.layers:
             if isinstance(layer, nn.Conv2d):
                 middle = layer.kernel_size[0] // 2
                 taps = layer.weight[:, :, middle, middle].clone()
-                if first:
+                if x is lr:  # the first layer
                     drawn = torch.randn(taps.shape)  # by the CPU, so that a GPU starts the same
                     taps = drawn.to(taps) @ whitening(pixels)
                 layer.weight.zero_()
                 layer.weight[:, :, middle, middle] = taps
                 standardise(layer, None, layer(x))
-                first = False
             x = layer(x)
         self.encoder.layers[-1].bias += OPEN_RELU
 

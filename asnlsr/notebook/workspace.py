@@ -17,7 +17,7 @@ _HERE = (Path.cwd(), *Path.cwd().parents, Path(__file__).resolve().parents[2])
 # The checkout: the nearest folder with a workflow, else that of the package.
 ROOT = next((folder for folder in _HERE if (folder / "Snakefile").is_file()), _HERE[-1])
 
-# What each chapter reads: scenes; tiles (with the split); the run of a MODEL or MODEL:RECIPE;
+# What each chapter reads: scenes; tiles (with the split); the run of a MODEL;
 # metrics (of all models of the table); recorded results; other files of the repository. With a
 # question mark: only as long as no results are recorded. The workflow makes it before the chapter
 # runs, and `open_chapter` where a reader opens it alone.
@@ -32,12 +32,17 @@ READS = {
     "08": "tiles asnlsr",
     "09": "tiles snlsr-unmix asnlsr",
     "10": "tiles bicubic richardson-lucy esrt asnlsr bandwise bandwise-oracle metrics recorded",
-    "11": "tiles metrics? asnlsr:published? data/paper/table1.csv recorded",
+    "11": "metrics? data/paper/table1.csv recorded",
     "12": "tiles bicubic richardson-lucy asnlsr bandwise",
     "appendix_a": "recorded",
     "appendix_b": "tiles snlsr-frozen asnlsr richardson-lucy metrics data/paper/table1.csv"
     " recorded",
+    "appendix_c": "recorded",
+    "intro": "tiles asnlsr bandwise recorded",
 }
+
+
+_BOOKS_OWN = "the text speaks of the book's simulated scenes at preset `demo`"
 
 
 def key_of(chapter: str) -> str:
@@ -116,9 +121,8 @@ class Workspace:
                     found += recorded
                 case name if "/" in name:
                     found.append(self.base.parent / name)
-                case name:
-                    model, _, recipe = name.partition(":")
-                    found.append(self.run(model, recipe or "warm", seed) / "run.json")
+                case model:
+                    found.append(self.run(model, seed=seed) / "run.json")
         return found
 
 
@@ -127,10 +131,13 @@ def open_chapter(
 ) -> Workspace:
     """Make what is missing of all that a chapter reads, and say where it is.
 
+    A line on the page tells that it was executed on other scenes or at another preset than the
+    book's own, of which the text speaks.
+
     Parameters
     ----------
     chapter : str
-        Key of `READS`: its two digits, or the letter of an appendix.
+        Key of `READS`: its two digits, `intro`, or the letter of an appendix.
     preset, dataset : str
         Of the `Workspace`.
     seed : int
@@ -146,13 +153,21 @@ def open_chapter(
     space = Workspace(preset, dataset)
     wanted = space.reads(chapter, seed, alone=True)
     missing = [str(path.relative_to(ROOT)) for path in wanted if not path.exists()]
-    if not missing:
-        return space
+    if missing:
+        _make(missing, space)
+    if space != Workspace():
+        from IPython.display import Markdown, display
+
+        text = f"*Executed on {dataset} scenes at preset `{preset}`; {_BOOKS_OWN}.*"
+        display(Markdown(text))  # type: ignore[no-untyped-call]
+    return space
+
+
+def _make(missing: list[str], space: Workspace) -> None:
     if not (ROOT / "Snakefile").is_file():
         raise FileNotFoundError(f"{missing[0]} is missing: work in a clone, set up with `make`")
-    command = [sys.executable, "-m", "snakemake", "--config", f"preset={preset}"]
-    command += [f"dataset={dataset}", "--", *missing]
+    command = [sys.executable, "-m", "snakemake", "--config", f"preset={space.preset}"]
+    command += [f"dataset={space.dataset}", "--", *missing]
     # On standard error, Jupyter would show its progress in red.
     if subprocess.run(command, cwd=ROOT, check=False, stderr=subprocess.STDOUT).returncode:
         raise RuntimeError(f"the workflow could not make {missing[0]}: see its messages above")
-    return space

@@ -22,8 +22,8 @@ PAIR = ("asnlsr", "snlsr-unmix")  # with and without the adversary
 CONTROLS = tuple(name for name, entry in MODELS.items() if entry.control)
 # Steps at `demo`. Planned, and to be tested: half and twice as many are in the plan (`DOUBLED`),
 # and a budget is long enough where doubling it gains less than 0.05 dB on source validation.
-BUDGETS = {name: 4000 for name, entry in MODELS.items() if entry.unmixes} | {
-    "rcam": 2000, "esrt": 2000, "srformer": 2000, "bandwise": 300, "bandwise-oracle": 300,
+BUDGETS = {name: 2000 for name, entry in MODELS.items() if entry.unmixes} | {
+    "rcam": 1000, "esrt": 1000, "srformer": 1000, "bandwise": 1000, "bandwise-oracle": 1000,
 }  # fmt: skip
 DOUBLED = (*PAIR, "rcam", "esrt", "srformer", "bandwise")
 REAL_STEPS = 1000  # of a fold of the real scenes: there are seven
@@ -135,6 +135,50 @@ class Results:
         return Results(runs=runs, missing=missing, **tables)
 
 
+def blind(results: Results, table: str = "metrics") -> pd.DataFrame:
+    """Return the rows of protocol `blind`, with a column for the steps of their run.
+
+    Parameters
+    ----------
+    results : Results
+    table : str
+        `metrics` or `history`.
+
+    Returns
+    -------
+    DataFrame
+        With the model, recipe and seed of the run, its `steps` after the warm-up, and `setting`
+        without the steps and without the scene that was left out.
+    """
+    rows = getattr(results, table)
+    about = ["model", "recipe", "seed", "setting", "steps"]
+    runs = pd.DataFrame(
+        [
+            kept | {"run": name, "steps": kept["config"]["steps"]}
+            for name, kept in results.runs.items()
+        ],
+        columns=["run", "protocol", *about],
+    )
+    steps_or_fold = r"^steps=\d+_?|_?steps=\d+|_?by=without-.*$"
+    runs["setting"] = runs["setting"].astype(str).str.replace(steps_or_fold, "", regex=True)
+    runs = runs[runs["protocol"] == "blind"].drop(columns="protocol").astype({"run": str})
+    shown: pd.DataFrame = rows[rows.columns.difference(about)].merge(runs, on="run")
+    return shown
+
+
+def in_full(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return those rows of `blind` that are of recipe `warm` and of no shortened run.
+
+    That is, for every network, of the longest runs that `FEW` seeds are recorded of, or of the
+    longest at all.
+    """
+    warm = rows[rows["recipe"] == "warm"]
+    seeds = warm[warm["setting"] == ""].groupby(["model", "steps"])["seed"].nunique().reset_index()
+    several = seeds[seeds["seed"] >= FEW].groupby("model")["steps"].max()
+    steps = several.combine_first(warm.groupby("model")["steps"].max())
+    return warm[warm["steps"] == warm["model"].map(steps)]
+
+
 def collect(folder: Path, wanted: Sequence[str]) -> Results:
     """Return the results of those runs in `folder`/runs that are finished and measured."""
     from asnlsr.training.folder import read_run
@@ -146,8 +190,7 @@ def collect(folder: Path, wanted: Sequence[str]) -> Results:
         if not ((made / "run.json").exists() and (made / "metrics.csv").exists()):
             continue
         whole = read_run(made)
-        measured = _benchmark(folder / f"benchmarks/train-{name}.tsv")
-        runs[name] = {key: whole.get(key) for key in _KEPT} | {"benchmark": measured}
+        runs[name] = {key: whole.get(key) for key in _KEPT}
         for table, parts in tables.items():
             if (made / f"{table}.csv").stat().st_size > 1:  # bicubic has no history
                 parts.append(_read_table(made / f"{table}.csv"))
@@ -159,14 +202,6 @@ def collect(folder: Path, wanted: Sequence[str]) -> Results:
 def _read_table(path: Path) -> pd.DataFrame:
     rows = pd.read_csv(path, dtype={"run": str, "setting": str})
     return rows.fillna({"setting": ""})  # CSV knows no empty word
-
-
-def _benchmark(path: Path) -> dict[str, float]:
-    """Seconds, largest memory (MB) and processor seconds that the workflow measured of a job."""
-    if not path.exists():
-        return {}
-    measured = pd.read_csv(path, sep="\t").iloc[-1]
-    return {key: float(measured[key]) for key in ("s", "max_rss", "cpu_time")}
 
 
 def read_results(folder: Path) -> Results:

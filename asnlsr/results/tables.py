@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 
 from asnlsr.metrics import METRICS
 from asnlsr.models.registry import MODELS
-from asnlsr.results.statistics import (
-    AT_ONCE,
-    FEWEST,
-    ORACLES,
-    paired_difference,
-    seed_table,
-    with_settings,
-)
 
-COLUMNS = ("psnr", "ssim", "ergas", "sam_deg", "rmse")
+AT_ONCE = [name for name, entry in MODELS.items() if not entry.takes_steps]
+ORACLES = [name for name, entry in MODELS.items() if entry.oracle]
+COLUMNS = ("psnr", "psnr_clean", "ssim", "ergas", "sam_deg")
 
 
 def read_metrics(path: Path) -> pd.DataFrame:
@@ -32,6 +28,39 @@ def read_metrics(path: Path) -> pd.DataFrame:
     if odd := len(rows) - rows["value"].count():
         raise ValueError(f"{path}: {odd} values are NaN; train those runs again and evaluate them")
     return rows
+
+
+def seed_table(
+    metrics: pd.DataFrame,
+    metric: str = "psnr",
+    domain: str = "swir2",
+    by: Sequence[str] = ("seed",),
+    columns: str | Sequence[str] = ("model", "recipe"),
+) -> pd.DataFrame:
+    """Mean over tiles of a metric, to compare methods seed by seed.
+
+    Parameters
+    ----------
+    metrics : DataFrame
+        As written by `evaluate`.
+    metric, domain : str
+    by : sequence of str
+        The index: `("seed", "scene")` for the mean of every scene too.
+    columns : str or sequence of str
+        What names a method, `model` first.
+
+    Returns
+    -------
+    DataFrame
+        The one value of a method that takes no training steps stands in every seed.
+    """
+    rows = metrics[(metrics["domain"] == domain) & (metrics["metric"] == metric)]
+    names = columns if isinstance(columns, str) else list(columns)
+    table = rows.pivot_table(index=list(by), columns=names, values="value")
+    at_once = table.columns.get_level_values("model").isin(AT_ONCE)
+    places = [level for level in by if level != "seed"] or np.zeros(len(table))
+    table.loc[:, at_once] = table.loc[:, at_once].groupby(places).transform("first")
+    return table
 
 
 def results_table(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
@@ -60,7 +89,9 @@ def results_table(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
     """
     if metrics["protocol"].nunique() > 1:
         raise ValueError("rows of two protocols are not comparable: make a table of each")
-    metrics = with_settings(metrics)
+    setting = metrics["setting"].fillna("") if "setting" in metrics else ""
+    variant = ("_" + pd.Series(setting, index=metrics.index)).replace("_", "")
+    metrics = metrics.assign(model=metrics["model"] + variant)
     rows = metrics[(metrics["domain"] == domain) & metrics["metric"].isin(COLUMNS)]
     if rows.empty:
         raise ValueError(f"no metrics of domain {domain!r} in the table")
@@ -76,38 +107,8 @@ def results_table(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
     return table.loc[:, [c for c in COLUMNS if c in table.columns.get_level_values(0)]]
 
 
-def marked_best(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
-    """Say which rows of `results_table` are best, and which may be as good.
-
-    Returns
-    -------
-    DataFrame of str
-        Index and metrics as in `results_table`: ★ for the best mean, ≈ where
-        the 95 % interval of the difference to it, on common seeds, holds 0, ? where there are
-        fewer than `FEWEST` common seeds to tell, or nothing random in either. An oracle
-        competes with nothing and has no mark.
-    """
-    marks = {}
-    rivals = metrics[~metrics["model"].isin(ORACLES)]
-    for metric in COLUMNS:
-        table = seed_table(rivals, metric, domain)
-        best = table.mean().idxmax() if METRICS[metric][1] else table.mean().idxmin()
-        marks[metric] = {row: _mark(table[[row, best]].dropna(), row == best) for row in table}
-    return pd.DataFrame(marks).rename_axis(["model", "recipe"])
-
-
-def _mark(pair: pd.DataFrame, best: bool) -> str:
-    if best:
-        return "★"
-    if len(pair) < FEWEST or pair.columns.get_level_values("model").isin(AT_ONCE).all():
-        return "?"
-    found = paired_difference(pair.iloc[:, 0], pair.iloc[:, 1])
-    return "≈" if found.low <= 0 <= found.high else ""
-
-
-def formatted(table: pd.DataFrame, marks: pd.DataFrame | None = None) -> pd.DataFrame:
-    """Text of a table from `results_table`: mean, ± spread of several seeds, mark of the best."""
-    digits = {"psnr": 2, "sam_deg": 2, "ergas": 2, "rmse": 4}
+def formatted(table: pd.DataFrame) -> pd.DataFrame:
+    """Text of a table from `results_table`: mean, and ± spread of several seeds."""
     text = pd.DataFrame(index=range(len(table)))
     recipes = table.index.get_level_values("recipe")
     one_recipe = len(set(recipes)) == 1
@@ -118,13 +119,10 @@ def formatted(table: pd.DataFrame, marks: pd.DataFrame | None = None) -> pd.Data
     for metric in dict.fromkeys(table.columns.get_level_values(0)):
         label, higher = METRICS[metric]
         arrow = " ↑" if higher else " ↓"
-        n = digits.get(metric, 3)
-        mark = {} if marks is None else marks.get(metric, {})
+        n = 3 if metric == "ssim" else 2
         text[label + arrow] = [
-            f"{row['mean']:.{n}f}"
-            + (f" ± {row['std']:.{n}f}" if row["seeds"] > 1 else "")
-            + (f"\N{NO-BREAK SPACE}{mark[key]}" if mark.get(key) else "")
-            for key, row in table[metric].iterrows()
+            f"{row['mean']:.{n}f}" + (f" ± {row['std']:.{n}f}" if row["seeds"] > 1 else "")
+            for _, row in table[metric].iterrows()
         ]
     return text
 
@@ -154,7 +152,7 @@ def render(table: pd.DataFrame, fmt: str = "md") -> str:
     raise ValueError(f"unknown format {fmt!r}: choose md, csv or latex")
 
 
-_TEX = {"★": "star", "≈": "approx", "±": "pm", "↑": "uparrow", "↓": "downarrow", "γ": "gamma"}
+_TEX = {"±": "pm", "↑": "uparrow", "↓": "downarrow"}
 
 
 def latex(text: pd.DataFrame) -> str:

@@ -1,8 +1,10 @@
-"""Radiance scenes in ENVI files: read by blocks of rows, written atomically."""
+"""Scenes in ENVI files: read by blocks of rows, written atomically."""
 
 from __future__ import annotations
 
+import codecs
 import math
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
 from asnlsr.files import naming, replacing
-from asnlsr.scenes.fields import read_fields, write_fields
 from asnlsr.scenes.header import INTERLEAVES, RADIANCE, Header
 
 # What a file of pixels may be called after the name of its header.
 _OTHERS = (".img", ".dat", ".raw", ".bin", ".hyspex", ".rad", ".rdn", ".rfl", ".cube")
 _SUFFIXES = ("", *_OTHERS, *(f".{name}" for name in INTERLEAVES))
 
-# Order of (row, column, channel) axes in the file, and back.
-_AXES = {"bil": (0, 2, 1), "bip": (0, 1, 2), "bsq": (1, 2, 0)}
+# Axes of (row, column, channel) in the order in which a file runs through them.
+_ORDER = {"bil": (0, 2, 1), "bip": (0, 1, 2), "bsq": (2, 0, 1)}
+# The name of a field, and the brace or the words with which its value begins.
+_FIELD = re.compile(r"^[ \t]*([^;={}\s][^={}\n]*?)[ \t]*=(?:\s*(\{)|([^\n]*))", re.MULTILINE)
 
 
 class Scene(Header):
@@ -46,31 +49,24 @@ class Scene(Header):
             Radiance or reflectance, NaN where there is no data; of BIL and BSQ files a
             transposed view.
         """
-        rows, cols, channels = r1 - r0, self.cols, self.channels
+        order = _ORDER[self.interleave]
+        shape = [(r1 - r0, self.cols, self.channels)[axis] for axis in order]
+        stored = np.empty(shape, self.dtype)
+        # A BSQ file holds a picture of each channel, another one of all channels.
+        pictures = stored if self.interleave == "bsq" else stored[None]
+        line = self.cols * self.channels // len(pictures)
         with self.img.open("rb") as file:
-            if self.interleave == "bsq":
-                stored = np.empty((channels, rows, cols), self.dtype)
-                for channel in range(channels):
-                    skip = (channel * self.rows + r0) * cols
-                    file.seek(self.start + skip * self.dtype.itemsize)
-                    file.readinto(stored[channel].data)
-            else:
-                shape = (
-                    (rows, channels, cols) if self.interleave == "bil" else (rows, cols, channels)
-                )
-                stored = np.empty(shape, self.dtype)
-                file.seek(self.start + r0 * cols * channels * self.dtype.itemsize)
-                file.readinto(stored.data)
-        stored = stored.transpose(_AXES[self.interleave])
+            for n, picture in enumerate(pictures):
+                file.seek(self.start + (n * self.rows + r0) * line * self.dtype.itemsize)
+                file.readinto(picture.data)
+        stored = stored.transpose(np.argsort(order))
         radiance = stored.astype(np.float32, copy=False)
         if not math.isnan(self.ignored):
             exact = self.dtype.type(self.ignored) if self.dtype.kind == "f" else self.ignored
             radiance = np.where(stored == exact, np.float32(np.nan), radiance)
         if (self.gain != 1).any():
             radiance = radiance * self.gain
-        if self.offset.any():
-            radiance = radiance + self.offset
-        return radiance
+        return radiance + self.offset if self.offset.any() else radiance
 
 
 def open_scene(hdr: Path) -> Scene:
@@ -90,7 +86,7 @@ def open_scene(hdr: Path) -> Scene:
     """
     hdr = Path(hdr)
     try:
-        header = read_fields(hdr)
+        header = _read_fields(hdr)
         img = _pixels_of(hdr, str(header.get("interleave", "")).lower())
         scene = Scene.model_validate(header | {"hdr": hdr, "img": img, "header": header})
     except ValidationError as error:
@@ -103,6 +99,53 @@ def open_scene(hdr: Path) -> Scene:
             f"{scene.dtype.name} = {expected} bytes; copy the file again or mend the header"
         )
     return scene
+
+
+def _read_fields(hdr: Path) -> dict[str, Any]:
+    """Return all fields of an ENVI header as text, those in braces as lists of it."""
+    if not hdr.is_file():
+        raise FileNotFoundError(f"{hdr}: no such header file; give the path of the .hdr")
+    with hdr.open("rb") as file:
+        head = file.read(4096)
+        if not _decoded(head).lstrip().upper().startswith("ENVI"):
+            raise ValueError(f"{hdr}: not an ENVI header; give the .hdr of the scene")
+        text = _decoded(head + file.read())
+    header: dict[str, Any] = {}
+    place = 0
+    while match := _FIELD.search(text, place):
+        key, place = " ".join(match[1].lower().split()), match.end()
+        value: str | list[str] = (match[3] or "").partition(";")[0].strip(" \t,")
+        if match[2]:
+            place = _closing(text, place, f"{hdr}: {key}")
+            value = text[match.end() : place].strip()
+            if key != "description":
+                items = re.sub(r";[^\n]*", "", value).rstrip(", \t\n").split(",")
+                value = [item.strip() for item in items]
+        if header.setdefault(key, value) != value:
+            raise ValueError(f"{hdr}: {key} stands there twice; remove the wrong one")
+    return header
+
+
+def _decoded(raw: bytes) -> str:
+    """Return the text of a header: UTF-16 if it says so, UTF-8 if it can be, else Latin-1."""
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        text = raw.decode("utf-16", "replace")
+    else:
+        try:
+            text = raw.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = raw.decode("latin-1")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _closing(text: str, start: int, field: str) -> int:
+    """Return where the brace is that closes the one before `start`."""
+    depth = 1
+    for brace in re.compile("[{}]").finditer(text, start):
+        depth += 1 if brace[0] == "{" else -1
+        if not depth:
+            return brace.start()
+    raise ValueError(f"{field}: its brace is not closed; is the header cut off?")
 
 
 def _candidates(hdr: Path) -> list[Path]:
@@ -200,7 +243,18 @@ def write_header(
         "wavelength units": "Nanometers",
         "wavelength": [f"{value:.10g}" for value in np.asarray(wavelength_nm, dtype=np.float64)],
     } | {key.replace("_", " "): value for key, value in fields.items()}  # fmt: skip
-    write_fields(path, header)
+    lines = [f"{key} = {_written(key, value)}\n" for key, value in header.items()]
+    path.write_text("".join(["ENVI\n", *lines]), encoding="utf-8", errors="replace")
+
+
+def _written(key: str, value: object) -> str:
+    """Write the value of a field so that it is read back as it is."""
+    if isinstance(value, str):
+        text = " ".join(value.split())
+        if key == "description":
+            text = "{" + text.replace("{", "(").replace("}", ")") + "}"
+        return text
+    return "{ " + " , ".join(map(str, value)) + " }" if isinstance(value, Iterable) else str(value)
 
 
 def check_output(scene: Scene, out: Path) -> None:

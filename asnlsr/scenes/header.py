@@ -76,13 +76,13 @@ def _plain(text: str) -> str:
     return text.replace("âμ", "u").replace("μ", "u").replace("−", "-")
 
 
-def _nm(unit: str) -> float:
-    """Nanometres per unit of wavelength."""
+def nanometres(unit: str) -> float:
+    """Return how many nanometres a unit of wavelength is, as headers and files write it."""
     letters = "".join(filter(str.isalpha, _plain(unit)))
     if letters in {"a", "å", "angstrom", "angstroms"}:
         return 0.1
     if (found := _WAVELENGTH.fullmatch(letters)) is None:
-        raise ValueError
+        raise ValueError(f"{unit} is no unit of wavelength; use nm or um")
     return _PREFIX[found[1] or found[2] or ""] / 1e-9
 
 
@@ -129,7 +129,7 @@ class Header(BaseModel, arbitrary_types_allowed=True):
     order: Annotated[str, _one_of({"0": "<", "1": ">"})] = Field("<", alias="byte order")
     kind: Annotated[str, _checked(_standard, "ENVI Standard")] = Field("", alias="file type")
     ignored: float = Field(math.nan, alias="data ignore value")  # as stored; means no data
-    unit_nm: Annotated[float, _checked(_nm, "a length, such as nm or um")] = Field(
+    unit_nm: Annotated[float, _checked(nanometres, "a length, such as nm or um")] = Field(
         alias="wavelength units"
     )
     # Of every channel; the quantity is (stored * gain + offset), in its unit.

@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, TextIO
 from urllib.parse import quote
@@ -52,27 +51,18 @@ class RemoteFile:
 
 
 class _Patient(httpx.Client):
-    """Asks again after the time that a busy server names."""
+    """Asks again after the seconds that a busy server names, as NextCloud does."""
 
     def send(self, request: httpx.Request, **options: Any) -> httpx.Response:  # noqa: ANN401
         for _ in range(TRIES):
             response = super().send(request, **options)
-            wait = _seconds(response.headers.get("Retry-After", ""))
-            if response.status_code not in (429, 503) or wait is None or wait > LONGEST:
+            wait = response.headers.get("Retry-After", "")
+            busy = response.status_code in (429, 503) and wait.isdecimal()
+            if not busy or int(wait) > LONGEST:
                 break
             response.close()
-            time.sleep(wait)
+            time.sleep(int(wait))
         return response
-
-
-def _seconds(after: str) -> float | None:
-    """Read the header Retry-After: seconds, or a date."""
-    if after.isdecimal():
-        return float(after)
-    try:
-        return max(0.0, parsedate_to_datetime(after).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 def fetch(

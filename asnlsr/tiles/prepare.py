@@ -18,7 +18,7 @@ from asnlsr.files import keep, remove, scratch, sha256
 from asnlsr.physics import SIZE, degrade, gaussian_psf, halo
 from asnlsr.scenes.bands import BANDS, DOMAINS, BinnedScene
 from asnlsr.scenes.envi import open_scene
-from asnlsr.scenes.layers import open_layers
+from asnlsr.scenes.simulator.simulate import open_layers
 from asnlsr.tiles.store import DIMS, LAYERS
 
 LEAST = 16  # pixels of a tile: the window of SSIM is 11 wide

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from asnlsr.files import replacing, sha256
-from asnlsr.physics import log_scale
+from asnlsr.physics import SIZE, log_scale
 from asnlsr.scenes.bands import DOMAINS
 
 DIMS = {"hr": ("y", "x"), "lr": ("y_lr", "x_lr"), "lr_x2": ("y_x2", "x_x2")}
@@ -58,8 +58,15 @@ def open_tiles(tiles: Path, domain: str) -> xr.Dataset:
     path = Path(tiles) / f"{domain}.zarr"
     try:
         store: xr.Dataset = xr.open_zarr(path, chunks=None, consolidated=False, zarr_format=2)
-    except (OSError, ValueError) as error:
-        raise FileNotFoundError(f"{path}: no tiles; make them with asnlsr prepare") from error
+        fits = all(store[name].dims == ("tile", "band", *dims) for name, dims in DIMS.items())
+        fits &= np.asarray(store.attrs["psf"], float).shape == (SIZE, SIZE)
+        fits &= store.attrs["border"] in ("scene", "zero") and len(tile_ids(store)) > 0
+        fits &= all(np.isfinite(store[name][0, 0].to_numpy()).all() for name in DIMS)
+        if not fits:
+            raise ValueError("not as prepare writes it")
+    except Exception as error:  # zarr raises a dozen kinds for damaged files
+        mend = "no tiles, or damaged ones; make them with asnlsr prepare"
+        raise FileNotFoundError(f"{path}: {mend}") from error
     return store
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from asnlsr.physics import degrade, log_scale, unscale
 from asnlsr.scenes.bands import DOMAINS
 from asnlsr.tiles.store import Pairs, TileSet
 from asnlsr.training.leaves import dead_leaves
-from asnlsr.training.relight import Relighting
+from asnlsr.training.warm import Relighting
 
 # Random streams of a run, beside its seed. The numbers are in the records: they stay.
 SOURCE, TARGET, MIXED, CROPS, LIGHT, BANDS, LEAVES = range(7)
@@ -61,11 +62,10 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
     ) -> None:
         self.source_lr, self.source_hr, self.target_lr = source.lr, source.hr, target
         self.config, self.seed, self.mixed, self.scale = config, seed, mixed, source.scale
-        self._domains: dict[tuple[int, ...], Tensor] = {}
+        self.source_lr_x2 = source.lr_x2 if half else None
         self.relighting = None
         if config.relight or config.light:
             self.relighting = Relighting(source.lr, target, config.relight, config.light)
-        self.source_lr_x2 = source.lr_x2 if half else None
         self.painted = round(config.leaves * config.batch)  # tiles of a step
         self.leaves_lr: Tensor | None = None
         self.leaves_hr: Tensor | None = None
@@ -80,45 +80,21 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
 
     def to(self, device: torch.device) -> None:
         """Keep the tiles on a device, where batches are then made."""
-        if device == self.source_lr.device:
-            return
-        for name in (
-            "source_lr",
-            "source_hr",
-            "source_lr_x2",
-            "target_lr",
-            "leaves_lr",
-            "leaves_hr",
-        ):
-            if getattr(self, name) is not None:
-                setattr(self, name, getattr(self, name).to(device))
-        for name in ("views", "views_x2"):
-            self.__dict__.pop(name, None)
-        self._domains = {}
+        if device != self.source_lr.device:
+            there = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+            vars(self).update(there)
+            vars(self).pop("views", None)
 
     @cached_property
-    def views(self) -> list[Tensor]:
+    def views(self) -> dict[str, list[Tensor]]:
         """Low resolution (n, C, h, w) as it would be of the scene turned by k = 0, 1, ..."""
-        turned = (_degraded(self.source_hr, k, self.scale) for k in self._turns)
-        return [self.source_lr, *turned]
-
-    @cached_property
-    def views_x2(self) -> list[Tensor]:
-        """As `views`, degraded by 2; [] unless that is asked for."""
-        if self.source_lr_x2 is None:
-            return []
-        return [self.source_lr_x2, *(_degraded(self.source_hr, k, 2) for k in self._turns)]
-
-    @property
-    def _turns(self) -> range:
-        return range(1, 8 if self.config.turns else 1)
-
-    def _domain(self, *counts: int) -> Tensor:
-        """Domains (B,) of so many source and target tiles."""
-        if counts not in self._domains:
-            labels = torch.arange(2).repeat_interleave(torch.tensor(counts))
-            self._domains[counts] = labels.to(self.source_lr.device)
-        return self._domains[counts]
+        turns = range(1, 8 if self.config.turns else 1)
+        views = {"lr": (self.source_lr, self.scale), "lr_x2": (self.source_lr_x2, 2)}
+        return {
+            name: [tiles, *(_degraded(self.source_hr, k, factor) for k in turns)]
+            for name, (tiles, factor) in views.items()
+            if tiles is not None
+        }
 
     def _draw(self, stream: int, n: int, step: int) -> list[int]:
         """Return the tiles of batch `step` in an endless row of shuffled passes over n tiles."""
@@ -156,21 +132,18 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
             lr.append(_cut(self.leaves_lr[i], row, col, side, 1)[self.leaf_bands])
             hr.append(_cut(self.leaves_hr[i], row, col, side, r)[self.leaf_bands][None])
         for i in source[self.painted :]:
-            k = int(rng.integers(len(self.views)))
+            k = int(rng.integers(len(self.views["lr"])))
             row, col = _corner(rng, self.source_lr, side)
-            lr.append(_cut(self.views[k][i], row, col, side, 1))
+            lr.append(_cut(self.views["lr"][k][i], row, col, side, 1))
             hr.append(_cut(turned(self.source_hr[i], k), row, col, side, r)[None])
-            if self.views_x2:
-                lr_x2.append(_cut(self.views_x2[k][i], row, col, side, r // 2))
+            if "lr_x2" in self.views:
+                lr_x2.append(_cut(self.views["lr_x2"][k][i], row, col, side, r // 2))
         for i in target:
             assert self.target_lr is not None
-            row, col = _corner(rng, self.target_lr, side)
-            lr.append(_cut(self.target_lr[i], row, col, side, 1))
-        batch = {
-            "lr": torch.stack(lr),
-            "hr": torch.cat(hr),
-            "domain": self._domain(len(source), len(target)),
-        }
+            lr.append(_cut(self.target_lr[i], *_corner(rng, self.target_lr, side), side, 1))
+        batch = {"lr": torch.stack(lr), "hr": torch.cat(hr)}
+        batch["domain"] = batch["lr"].new_zeros(len(lr), dtype=torch.int64)
+        batch["domain"][len(source) :] = 1
         if lr_x2:
             batch["lr_x2"] = torch.stack(lr_x2)
         if self.relighting and step >= self.config.warmup_steps:
@@ -259,11 +232,13 @@ class Tiles(LightningDataModule):
         )
         self.both = [tiles.pairs("val", name) for name in DOMAINS if model.target]
 
+    def _domains(self) -> list[Tensor]:
+        both = self.batches.source_lr, self.batches.target_lr
+        return [tiles for tiles in both if tiles is not None]
+
     def low_resolution(self) -> Tensor:
         """All low-resolution training tiles, source before target: (n, C, h, w)."""
-        target = self.batches.target_lr
-        source = self.batches.source_lr
-        return source if target is None else torch.cat([source, target])
+        return torch.cat(self._domains())
 
     def pooled(self) -> Tensor:
         """All low-resolution training tiles about one common mean, their contrast enlarged.
@@ -271,24 +246,19 @@ class Tiles(LightningDataModule):
         No endmember that starts as one of these pixels belongs to a domain, and the gap between
         the domains is small beside the spread of the endmembers.
         """
-        target = self.batches.target_lr
-        domains = [self.batches.source_lr, *([] if target is None else [target])]
+        domains = self._domains()
         means = torch.stack([tiles.mean((0, 2, 3)) for tiles in domains])[:, :, None, None]
         centred = [tiles - mean for tiles, mean in zip(domains, means, strict=True)]
         return means.mean(0) + POOL_SPREAD * torch.cat(centred)
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches up to the next row of the history, from where the run stands."""
-        if self.trainer:
-            self.batches.to(self.trainer.strategy.root_device)
-        start = self.trainer.global_step if self.trainer else 0
-        stop = min(start + self.config.log_every, len(self.batches))
-        rank, ranks = (
-            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        )
+        trainer: Any = self.trainer
+        self.batches.to(trainer.strategy.root_device)
+        stop = min(trainer.global_step + self.config.log_every, len(self.batches))
         return DataLoader(
             self.batches,
             batch_size=None,
-            sampler=range(start, stop),
-            collate_fn=partial(part_of, rank=rank, ranks=ranks),
+            sampler=range(trainer.global_step, stop),
+            collate_fn=partial(part_of, rank=trainer.global_rank, ranks=trainer.world_size),
         )

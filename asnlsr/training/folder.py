@@ -19,6 +19,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -143,6 +144,21 @@ class RunFolder:
             part.write_text(json.dumps(record, indent=1))
 
 
+class _Record(BaseModel):
+    """What is read of `run.json`, whatever else it holds."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    model: str
+    bands: int = Field(gt=0, le=10_000)
+    scale: int = Field(gt=1, le=32)
+    seed: int
+    preset: str
+    protocol: str
+    recipe: str
+    config: dict[str, bool | int | float | str]
+
+
 def read_run(folder: Path) -> dict[str, Any]:
     """Return `run.json` of a finished run, also of an older version.
 
@@ -156,11 +172,14 @@ def read_run(folder: Path) -> dict[str, Any]:
     path = Path(folder) / "run.json"
     if not path.exists():
         raise FileNotFoundError(f"{folder}: no finished run here (no run.json): train it first")
-    with suppress(ValueError, AttributeError):
-        record: dict[str, Any] = json.loads(path.read_text())
-        if {"model", "config"} <= record.keys():
-            return {"setting": "", "name": Path(folder).resolve().name} | record
-    raise ValueError(f"{path}: damaged; delete it and train the run again")
+    try:
+        record = _Record.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        fault = error.errors()[0]
+        told = ".".join(map(str, fault["loc"])) or "it"
+        mend = f"damaged, {told}: {fault['msg']}; delete it and train the run again"
+        raise ValueError(f"{path}: {mend}") from None
+    return {"setting": "", "name": Path(folder).resolve().name} | record.model_dump()
 
 
 def load_run(folder: Path, device: Device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
@@ -177,7 +196,10 @@ def load_run(folder: Path, device: Device = "cpu") -> tuple[nn.Module, dict[str,
     record = read_run(folder)
     config = record["config"]  # of an older version it may know fewer settings
     settings = {name: config[name] for name in spec(record["model"]).settings if name in config}
-    network = build(record["model"], bands=record["bands"], scale=record["scale"], **settings)
+    try:
+        network = build(record["model"], bands=record["bands"], scale=record["scale"], **settings)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{folder}: run.json does not describe a network: {error}") from None
     weights = Path(folder) / "weights.safetensors"
     try:
         network.load_state_dict(load_file(weights))
@@ -206,12 +228,9 @@ def _peak_memory() -> float:
 def _machine() -> str:
     """Processor, number of cores and system; no name of the computer."""
     cpuinfo = Path("/proc/cpuinfo")
-    names = (
-        re.findall(r"model name\s*: (.+)", cpuinfo.read_text("utf-8", "replace"))
-        if cpuinfo.exists()
-        else []
-    )
-    processor = names[0] if names else platform.processor()
+    text = cpuinfo.read_text("utf-8", "replace") if cpuinfo.exists() else ""
+    found = re.search(r"model name\s*: (.+)", text)
+    processor = found[1] if found else platform.processor()
     return f"{processor}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
 
 

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from asnlsr.config import TrainingConfig
-from asnlsr.device import sent
+from asnlsr.device import Losses, StepGraphs, sent
 from asnlsr.metrics import psnr, ssim
 from asnlsr.models.registry import ModelSpec
 from asnlsr.models.snlsr import encode
 from asnlsr.training.batches import BANDS, Tiles
-from asnlsr.training.graphs import Losses, StepGraphs
 from asnlsr.training.losses import domain_labels, training_losses
-from asnlsr.training.muon import Muon, is_matrix
+from asnlsr.training.warm import Muon, is_matrix
 
 DIVERGED = "the training diverged; choose a smaller lr or another seed"
 COLLAPSED = 1e-3  # abundance_std below which the abundances are uniform and learn no more
@@ -60,12 +59,12 @@ class SuperResolutionTraining(pl.LightningModule):
         self.seconds = 0.0  # of training, over all resumed parts
         self._sums: dict[str, tuple[Tensor, int]] = {}
         self._graphs: StepGraphs | None = None
+        self._since = 0.0
         self.averaged: Any = None  # of the weights, after the warm-up
         if config.average:
             mean = get_ema_multi_avg_fn(config.average)  # type: ignore[no-untyped-call]
             self.averaged = AveragedModel(network, multi_avg_fn=mean, use_buffers=True)
             self.averaged.requires_grad_(False)
-        self._since = time.perf_counter()
         if model.frozen:
             network.encoder.requires_grad_(False)
             network.decoder.requires_grad_(False)
@@ -112,10 +111,7 @@ class SuperResolutionTraining(pl.LightningModule):
             optimizer,
             [partial(factor, later=c.lr_unmixing if unmixing else 1.0) for unmixing, _ in groups],
         )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
     def on_train_start(self) -> None:
         """Make ready for graphs."""
@@ -153,11 +149,10 @@ class SuperResolutionTraining(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip the gradient, that of a discriminator apart: it must not rule the network."""
         if self.config.clip:
-            apart: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
-            for name, parameter in self.network.named_parameters():
-                apart[name.startswith("discriminator")].append(parameter)
-            for parameters in apart:
-                nn.utils.clip_grad_norm_(parameters, self.config.clip)
+            named = list(self.network.named_parameters())
+            for apart in (False, True):
+                part = [p for name, p in named if name.startswith("discriminator") == apart]
+                nn.utils.clip_grad_norm_(part, self.config.clip)
 
     def on_train_batch_end(self, *args: Any) -> None:  # noqa: ANN401
         """Average the weights."""
@@ -227,12 +222,12 @@ class SuperResolutionTraining(pl.LightningModule):
         val = self.tiles.val
         peak = val.peak
         network = self.trained.eval()
-        rows = []
+        quality: dict[str, list[Tensor]] = {"val_psnr": [], "val_ssim": []}
         for lr, hr in zip(val.lr, val.hr, strict=True):
             sr, truth = network(lr[None].to(self.device)).sr, hr[None].to(self.device)
-            rows.append((psnr(sr, truth, peak), ssim(sr, truth, peak)))
-        quality = [_mean_of(values) for values in zip(*rows, strict=True)]
-        found = dict(zip(("val_psnr", "val_ssim"), quality, strict=True))
+            quality["val_psnr"].append(psnr(sr, truth, peak))
+            quality["val_ssim"].append(ssim(sr, truth, peak))
+        found = {name: float(torch.cat(values).mean()) for name, values in quality.items()}
         if self.tiles.both:
             means = [encode(network, pairs.lr).mean((0, 2, 3)) for pairs in self.tiles.both]
             found["overlap"] = float(torch.minimum(*means).sum())
@@ -247,7 +242,3 @@ class SuperResolutionTraining(pl.LightningModule):
         """Take it back."""
         for name, value in checkpoint["run"].items():
             setattr(self, name, value)
-
-
-def _mean_of(values: tuple[Tensor, ...]) -> float:
-    return float(torch.cat(values).mean())

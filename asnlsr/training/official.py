@@ -73,8 +73,7 @@ def read_checkpoint(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         name, weights = checkpoint["model_class"], dict(checkpoint["model_state_dict"])
         settings = dict(checkpoint["h_params"])
-        tensors = {key: value for key, value in weights.items() if isinstance(value, Tensor)}
-        odd = [key for key, value in tensors.items() if not value.isfinite().all()]
+        odd = [k for k, v in weights.items() if isinstance(v, Tensor) and not v.isfinite().all()]
     except Exception as error:  # torch raises a dozen kinds for a foreign or hostile file
         raise ValueError(
             f"{path}: not a checkpoint of the original release that is safe to read "
@@ -92,14 +91,12 @@ def read_checkpoint(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]
 def _check(path: Path, name: str, network: nn.Module, weights: dict[str, Any]) -> None:
     """Refuse weights whose names or shapes are not those of the network."""
     wanted = export_weights(network, name)
+    shared = [key for key in wanted if key in weights]
+    shapes = {key: getattr(weights[key], "shape", None) for key in shared}
     faults = {
         "missing": [key for key in wanted if key not in weights],
         "not known": [key for key in weights if key not in wanted],
-        "of another shape": [
-            key
-            for key, value in wanted.items()
-            if key in weights and getattr(weights[key], "shape", None) != value.shape
-        ],
+        "of another shape": [key for key in shared if shapes[key] != wanted[key].shape],
     }
     text = "; ".join(
         f"{len(keys)} {fault} ({', '.join(map(str, keys[:_NAMED]))})"

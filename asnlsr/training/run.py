@@ -14,8 +14,7 @@ from typing import Any
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.callbacks import LambdaCallback, ModelCheckpoint
 from tqdm.auto import tqdm
 
 from asnlsr.config import Experiment
@@ -120,24 +119,6 @@ def train(
     return run.folder
 
 
-class _Progress(pl.Callback):
-    """One bar for the whole run, on standard error."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        steps, here = len(trainer.datamodule.batches), trainer.global_step  # type: ignore[attr-defined]
-        self.bar = tqdm(total=steps, initial=here, unit="step", disable=not trainer.is_global_zero)
-
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: object) -> None:
-        self.bar.update()
-
-    def on_train_end(self, *args: object) -> None:
-        self.bar.close()
-
-    def on_exception(self, *args: object) -> None:
-        if hasattr(self, "bar"):  # what is told comes on a line of its own
-            self.bar.close()
-
-
 def _fit(
     module: SuperResolutionTraining,
     data: Tiles,
@@ -153,6 +134,10 @@ def _fit(
     told.setLevel(logging.WARNING)  # no tips
     # the name without a version counter makes every writing replace the one before
     keep = ModelCheckpoint(run.folder, filename="last", enable_version_counter=False)
+    shown = LambdaCallback(
+        on_train_start=lambda trainer, _: bar.update(trainer.global_step),
+        on_train_batch_end=lambda *_: bar.update(),
+    )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")  # advice on loader workers
         warnings.filterwarnings("ignore", "The `srun` command is available")
@@ -166,17 +151,19 @@ def _fit(
             precision="32-true" if precision == "tf32" else precision,
             max_epochs=math.ceil(len(data.batches) / module.config.log_every),
             reload_dataloaders_every_n_epochs=1,
-            callbacks=[keep, *([_Progress()] if progress else [])],
-            plugins=[LightningEnvironment()],  # the processes are ours, also in a job of Slurm
+            callbacks=[keep, shown],
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
+        quiet = not (progress and trainer.is_global_zero)
+        bar = tqdm(total=len(data.batches), unit="step", desc=run.folder.name, disable=quiet)
         try:
             trainer.fit(
                 module, datamodule=data, ckpt_path=run.whole_checkpoint(), weights_only=True
             )
         finally:
+            bar.close()
             told.setLevel(level)
 
 

@@ -1,13 +1,15 @@
 """The band browser: a hyperspectral cube to touch, in JupyterLab and in a static page.
 
-One JavaScript module (`browser.js`) does the work. In JupyterLab anywidget connects it to the
-kernel; for a page without a kernel the same module and its content are written out as HTML.
+JavaScript does the work: `cube.js` the numbers, `drawing.js` the pictures, `browser.js` the panel,
+joined to one module. In JupyterLab anywidget connects it to the kernel; for a page without a
+kernel the same module and its content are written out as HTML.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import warnings
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,15 +20,22 @@ import numpy as np
 import xarray as xr
 from anywidget.widget import AnyWidget
 from numpy.typing import ArrayLike, NDArray
-from traitlets import Dict, Int, List
+from traitlets import Dict, Int, List, Unicode
 
-from asnlsr.scenes.bands import DOMAINS, FALSE_COLOUR_NM, BinnedScene
-from asnlsr.scenes.envi import open_scene
+from asnlsr.scenes.bands import DOMAINS, FALSE_COLOUR_NM, BinnedScene, bin_response
+from asnlsr.scenes.envi import Scene, open_scene
+from asnlsr.scenes.header import nanometres
 
 Cube: TypeAlias = NDArray[np.floating] | xr.DataArray | Path | str
 Cubes: TypeAlias = Cube | Mapping[str, Cube]
+Read: TypeAlias = tuple[NDArray[Any], Any, dict[str, Any]]  # values, band centres (nm), units
 LARGEST = 256  # pixels along the longer side of a scene that is given by its path
-MAPS = ("cividis", "viridis", "gray")  # readable for colour-blind readers
+MAPS = ("cividis", "viridis", "gray", "RdBu_r")  # readable for colour-blind readers
+NO_DATA, FILL = -9999, 9e36  # no data by custom; what netCDF fills with is above the second
+PRESETS_NM = {DOMAINS[name].title: nm for name, nm in FALSE_COLOUR_NM.items()}
+PRESETS_NM["both domains"] = (2200.0, 1650.0, 1050.0)  # the last one is shown first
+SCRIPTS = ("cube", "drawing", "browser")
+CHOSEN = ("view", "band", "rgb", "pixel", "pins", "region", "line", "extent")
 TWIN = """<style>{css}</style>
 <div id="{name}"></div>
 <script type="module">{js}
@@ -67,26 +76,43 @@ def encode(cubes: list[NDArray[np.floating]]) -> dict[str, Any]:
     return {"codes": packed, "masked": last == 254} | found
 
 
-def _values(cube: Cube, wavelength_nm: ArrayLike | None) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the values (bands, rows, cols) of a cube and its band centres (nm)."""
+def _values(cube: Cube, wavelength_nm: ArrayLike | None) -> Read:
+    """Return the values (bands, rows, cols) of a cube, its band centres (nm), and its units."""
+    said: dict[str, Any] = {}
     if isinstance(cube, str | Path):
-        reader = BinnedScene(scene := open_scene(Path(cube)))
-        thin = -(-max(scene.rows, scene.cols) // LARGEST)
-        lines = [reader.read_rows(r, r + 1)[..., ::thin] for r in range(0, scene.rows, thin)]
-        return np.concatenate(lines, axis=1), reader.centres_nm
+        cube = _thinned(open_scene(Path(cube)))
     if isinstance(cube, xr.DataArray):
-        if wavelength_nm is None:
-            wavelength_nm = cube.coords.get("wavelength_nm")
-        cube = _in_order(cube)
+        cube, found_nm, said = _labelled(cube)
+        wavelength_nm = found_nm if wavelength_nm is None else wavelength_nm
+    if np.iscomplexobj(cube):
+        raise ValueError("complex values have no order to be shown in; pass their absolute values")
     masked: Any = np.ma.asarray(cube, dtype=float)
     values: NDArray[Any] = np.ma.filled(masked, np.nan)
     centres_nm = np.asarray([] if wavelength_nm is None else wavelength_nm, dtype=float)
     if values.ndim != 3 or centres_nm.shape != values.shape[:1]:
-        raise ValueError(
-            f"a cube of shape {values.shape} with {centres_nm.size} wavelengths: the browser "
-            "needs (bands, rows, columns) and one wavelength_nm per band"
-        )
-    return np.where(np.isfinite(values), values, np.nan), centres_nm
+        needed = "the browser needs (bands, rows, columns) and one wavelength_nm per band"
+        raise ValueError(f"shape {values.shape} with {centres_nm.size} wavelengths: {needed}")
+    if not (np.diff(centres_nm, prepend=0) >= 0).all():  # two domains may share their border
+        raise ValueError("wavelengths decrease or are no numbers; sort the bands")
+    if marked := np.count_nonzero(values == NO_DATA):
+        warnings.warn(f"{marked} values are {NO_DATA} and shown as masked", stacklevel=4)
+    values = np.where((np.abs(values) < FILL) & (values != NO_DATA), values, np.nan)
+    if np.isnan(values).all():
+        raise ValueError(f"shape {values.shape} without a finite value; there is nothing to show")
+    return values, centres_nm, said
+
+
+def _thinned(scene: Scene) -> xr.DataArray:
+    """Read a scene in the bands of both domains; a pixel without data is NaN."""
+    centres = BinnedScene(scene).centres_nm / scene.unit_nm
+    channels = (scene.wavelength_nm, scene.usable)
+    weights = np.concatenate([bin_response(each, *channels)[0] for each in DOMAINS.values()])
+    thin = -(-max(scene.rows, scene.cols) // LARGEST)
+    lines = [scene.read_rows(r, r + 1)[0, ::thin] for r in range(0, scene.rows, thin)]
+    cube = np.stack(lines)[..., scene.usable] @ weights.T[scene.usable]
+    along = ("band", centres, {"units": scene.header["wavelength units"]})
+    attrs = {"units": scene.quantity}
+    return xr.DataArray(cube, {"wavelength": along}, ("row", "column", "band"), attrs=attrs)
 
 
 # How the dimensions of a DataArray may be called, by the letters with which their names begin.
@@ -97,99 +123,97 @@ _NAMES = (
 )
 
 
-def _in_order(cube: xr.DataArray) -> xr.DataArray:
-    """Bring dimensions that say what they are into the order bands, rows, columns."""
-    found = [
-        next((d for d in cube.dims if str(d).lower().startswith(names)), None) for names in _NAMES
-    ]
-    if "wavelength_nm" in cube.coords and cube.coords["wavelength_nm"].ndim == 1:
-        found[0] = cube.coords["wavelength_nm"].dims[0]
-    rest = iter([dim for dim in cube.dims if dim not in found])
-    order = [next(rest, None) if dim is None else dim for dim in found]
-    return cube.transpose(*order) if set(order) == set(cube.dims) else cube
-
-
-def _presets(centres_nm: NDArray[Any]) -> list[dict[str, Any]]:
-    """Name the false colours that the bands can show, and the bands nearest to them."""
-    triples = {DOMAINS[name].title: nm for name, nm in FALSE_COLOUR_NM.items()}
-    triples["both domains"] = (2200.0, 1650.0, 1050.0)
-    away = {n: np.abs(np.subtract.outer(nm, centres_nm)) for n, nm in triples.items()}
-    covered = {name: d.argmin(1).tolist() for name, d in away.items() if d.min(1).max() < 60}
-    last = len(centres_nm) - 1
-    covered = covered or {"first, middle, last": [last, last // 2, 0]}
-    return [{"name": name, "bands": bands} for name, bands in covered.items()]
+def _labelled(cube: xr.DataArray) -> Read:
+    """Read a DataArray by the names of its dimensions, its wavelengths and its attributes."""
+    begin = {dim: str(dim).lower() for dim in cube.dims}
+    axis = {d: k for d in begin for k, names in enumerate(_NAMES) if begin[d].startswith(names)}
+    said, centres_nm = {"unit": cube.attrs.get("units")}, None
+    for name, coordinate in cube.coords.items():
+        if coordinate.ndim == 1 and str(name).lower().startswith(("wave", "lambda")):
+            axis[coordinate.dims[0]] = 0
+            said["unit_nm"] = nanometres(coordinate.attrs.get("units", "nm"))
+            centres_nm = said["unit_nm"] * coordinate.values
+    unnamed = 1.5 if 0 in axis.values() else 0  # rows or columns, or else the bands
+    cube = cube.transpose(*sorted(cube.dims, key=lambda dim: axis.get(dim, unnamed)))
+    return cube.where(cube != cube.attrs.get("_FillValue", np.nan)).values, centres_nm, said
 
 
 class BandBrowser(AnyWidget):
     """Pictures of one cube, or of several of the same place, and spectra of their pixels.
 
-    The kernel can `observe` or set what the reader has chosen: `band`, `rgb` (three bands),
-    `pixel` ([row, col] of the last click), `pins` (all pinned pixels) and `region` (what is
-    shown: [row, col, row, col]). Pixels count on the largest of the cubes.
+    The kernel can `observe` or set what the reader has chosen: `view` (what the pictures show:
+    three, band, ratio, normalised, components or pin, and of several cubes difference, rmse or
+    angle), `band`, `rgb` (three bands), `pixel` ([row, col] of the last click), `pins` (all pinned
+    pixels), `region` (the rectangle [row, col, row, col] whose mean is drawn, its end excluded),
+    `line` (from [row, col to row, col]: the profile) and `extent` (the rectangle that is shown).
+    Pixels count on the largest of the cubes. What is empty, and band -1, is left to the page.
     """
 
-    _esm = Path(__file__).with_name("browser.js")
+    _esm = "".join(Path(__file__).with_name(f"{name}.js").read_text("utf-8") for name in SCRIPTS)
     _css = Path(__file__).with_name("browser.css")
     content = Dict().tag(sync=True)
-    band = Int(0).tag(sync=True)
+    view = Unicode("three").tag(sync=True)
+    band = Int(-1).tag(sync=True)
     rgb = List(Int()).tag(sync=True)
     pixel = List(Int()).tag(sync=True)
     pins = List(List(Int())).tag(sync=True)
     region = List(Int()).tag(sync=True)
+    line = List(Int()).tag(sync=True)
+    extent = List(Int()).tag(sync=True)
 
     def __init__(
-        self, cubes: Cubes, wavelength_nm: ArrayLike | None = None, unit: str = "value"
+        self, cubes: Cubes, wavelength_nm: ArrayLike | None = None, unit: str | None = None
     ) -> None:
         super().__init__()
         self.show(cubes, wavelength_nm, unit)
 
     def show(
-        self, cubes: Cubes, wavelength_nm: ArrayLike | None = None, unit: str = "value"
+        self, cubes: Cubes, wavelength_nm: ArrayLike | None = None, unit: str | None = None
     ) -> None:
         """Show other cubes in the same place of the page.
 
         Parameters
         ----------
         cubes : ndarray (bands, rows, cols), DataArray, path of an ENVI header, or mapping of names
-            Several cubes have the same bands; the last one is the reference of the angle map.
-            Masked, NaN and infinite values stay transparent and count for no scale.
-            They may differ in size, as low and high resolution do. A scene given by its path is
-            shown in the 30 + 30 bands of the domains, thinned to `LARGEST` pixels a side.
+            Several cubes have the same bands; the others are compared with the last one.
+            Masked, NaN and infinite values, -9999 and the ignore value of a header are hatched
+            and count for no scale. The cubes may differ in size, as low and high resolution do.
+            A scene given by its path is shown in the 30 + 30 bands of the domains, thinned to
+            `LARGEST` pixels a side. A DataArray goes by the names of its dimensions.
         wavelength_nm : array_like, shape (bands,), optional
-            Band centres, increasing; a DataArray may bring them as a coordinate of that name.
-        unit : str
-            Quantity and unit of the values.
+            Band centres, in rising order; a DataArray may bring them as a coordinate whose name
+            begins with "wavelength", in nm unless its attribute `units` says otherwise.
+        unit : str, optional
+            Quantity and unit of the values, unless a header or an attribute `units` says it.
 
         Raises
         ------
         ValueError
-            If a cube has not three dimensions, no wavelengths, or other bands than the rest.
+            If a cube has not three dimensions, no wavelengths, no finite value, complex values, or
+            other bands than the rest.
         """
         named = cubes if isinstance(cubes, Mapping) else {"": cubes}
-        read = [_values(cube, wavelength_nm) for cube in named.values()]
-        centres_nm = read[0][1]
-        if any(not np.array_equal(other, centres_nm) for _, other in read):
+        read = {name: _values(cube, wavelength_nm) for name, cube in named.items()}
+        if not read:
+            raise ValueError("no cube to show")
+        _, centres_nm, said = next(iter(read.values()))
+        if any(not np.array_equal(other, centres_nm) for _, other, _ in read.values()):
             raise ValueError(f"the cubes {', '.join(named)} have different bands")
-        shapes = [cube.shape[1:] for cube, _ in read]
-        rows, cols = max(shapes)
-        presets = _presets(centres_nm)
         maps = {name: mpl.colormaps[name](range(256))[:, :3] * 255 for name in MAPS}
+        sizes = {name: cube.shape[1:] for name, (cube, _, _) in read.items()}
         content = {
             "wavelength_nm": centres_nm.tolist(),
-            "unit": unit,
-            "cubes": [
-                {"name": name, "rows": r, "cols": c}
-                for name, (r, c) in zip(named, shapes, strict=True)
-            ],
+            "wavelength_unit": "µm" if round(said.get("unit_nm", 1)) == 1000 else "nm",
+            "unit": unit or said.get("unit") or "value",
+            "cubes": [{"name": name, "rows": r, "cols": c} for name, (r, c) in sizes.items()],
             "cuts": [domain.cut_nm for domain in DOMAINS.values()],
-            "presets": presets,
+            "presets": PRESETS_NM,
             "maps": {name: stops.round().tolist() for name, stops in maps.items()},
         }
         with self.hold_sync():
-            self.band, self.rgb = presets[0]["bands"][0], presets[0]["bands"]
-            self.pins = [[rows // 2, cols // 2]]
-            self.region = [0, 0, rows, cols]
-            self.content = content | encode([cube for cube, _ in read])
+            self.view, self.band, self.rgb = "three", -1, []
+            self.pins, self.region, self.line, self.extent = [], [], [], []
+            self.content = content | encode([cube for cube, _, _ in read.values()])
 
     def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401
         """Add the HTML twin to what ipywidgets says about the widget."""
@@ -199,9 +223,9 @@ class BandBrowser(AnyWidget):
     def html(self) -> str:
         """Return the browser as HTML that needs neither a kernel nor a network."""
         codes = base64.b64encode(self.content["codes"]).decode()
-        chosen = {name: getattr(self, name) for name in ("band", "rgb", "pixel", "pins", "region")}
+        chosen = {name: getattr(self, name) for name in CHOSEN}
         state = json.dumps(chosen | {"content": self.content | {"codes": codes}})
         # No text from a header can end the script: its brackets are written as escapes.
         state = state.replace("<", "\\u003c")
-        js = str(self._esm).replace("export default { render };", "")
+        js = self._esm.replace("export default { render };", "")
         return TWIN.format(css=self._css, name=f"browser-{self.model_id}", js=js, state=state)

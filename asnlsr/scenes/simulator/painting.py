@@ -13,13 +13,32 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit
 
-from asnlsr.scenes.simulator.spectra import MATERIALS
-
 Float = NDArray[np.float64]
 Box = tuple[float, float, float, float]  # top, bottom, left, right
 SUN = np.array([-0.45, -0.66, 0.60])  # unit vector to the sun: high, left, behind the camera
 SHADE = 0.17  # of the direct light: what surroundings in the sun throw into a shadow
 GLINT = 100.0  # brightness of a mirror image of the sun, blurred to a pixel, white in the sun = 1
+
+# Material -> spectra of the library (earthlib, names as there). A pixel lies somewhere on the line
+# from the first to the last: no two patches of lawn have the same spectrum.
+MATERIALS: dict[str, tuple[str, ...]] = {
+    "lawn": ("v-LAI-5.0-LMA-0.006", "v-LAI-6.8-LMA-0.013", "Grass_dry.9+.1green"),
+    "leaf": ("v-LAI-3.7-LMA-0.005", "v-LAI-3.2-LMA-0.013-CHL-17.2"),
+    "needle": ("v-LAI-4.5-LMA-0.010", "v-LAI-3.4-LMA-0.015"),
+    "litter": ("deadlodg", "deadfern", "Willow"),
+    "bark": ("stmpwood", "ndbnof.004-", "ndbnmm.004-"),
+    "soil": ("FS15R_FS4218", "FS21_FS9575"),
+    "gravel": ("fggrom.004-", "fggemg.003-", "spcsmg.005-"),
+    "road": ("rpaeye.006-", "rpaeom.003-"),
+    "stone": ("spcemg.011-", "spceye.002-"),
+    "brick": ("fttrmg.007-", "mobrmg.008-", "mobrmg.004-"),
+    "plaster": ("pprwmg.003-", "mobrmg.008-"),
+    "roof": ("fscnmm.004-", "fscgye.022-", "fttrmg.007-"),
+    "paint": ("pprwmg.002-", "trawyg.002-"),
+    "metal": ("foznof.001-", "fhzgmg.008-"),
+    "glass": ("folwmm.001-", "folwmm.002-"),
+    "white": (),  # reflects like the light itself: clear sky, its mirror image, sun glints
+}
 CODE = {name: code for code, name in enumerate(MATERIALS)}
 
 
@@ -205,8 +224,7 @@ def tree(canvas: Canvas, foot: tuple[float, float], height: float, material: str
     leaf, radius = max(0.9, height / 350), rng.uniform(0.015, 0.045, len(tips)) * height
     back = tips[:, 2] < np.median(tips[:, 2])
     foliage(canvas, tips[back], radius[back], leaf, material, 0.5)
-    flare = (0.031 * height, 0.022 * height)
-    limb(canvas, base, base - [0, 0.1 * height, 0], flare, "bark", 0.4)
+    limb(canvas, base, base - [0, 0.1 * height, 0], (0.031 * height, 0.022 * height), "bark", 0.4)
     for start, end, width in pieces:
         limb(canvas, start, end, width, "bark", 0.4)
     foliage(canvas, tips[~back], radius[~back], leaf, material, 1.0)

@@ -11,13 +11,13 @@ from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
 from asnlsr.files import keep, remove, scratch
-from asnlsr.scenes.envi import write_scene
+from asnlsr.scenes.bands import BinnedScene, SceneBands
+from asnlsr.scenes.envi import Scene, open_scene, write_scene
 from asnlsr.scenes.header import RADIANCE
-from asnlsr.scenes.layers import twin
-from asnlsr.scenes.simulator.painting import CODE, Canvas
+from asnlsr.scenes.simulator.painting import CODE, MATERIALS, Canvas
 from asnlsr.scenes.simulator.scenery import buildings, park
-from asnlsr.scenes.simulator.spectra import MATERIALS, WAVELENGTH_NM, Array, reflectance, sunlight
 
+Array = NDArray[np.float32]
 KINDS = ("park", "buildings", "park", "park", "buildings", "park")
 
 # Standard sunlight times this: the published angle between bicubic and truth, beside the published
@@ -29,6 +29,73 @@ READ_NOISE = 9e-5  # standard deviation in the dark, W m-2 sr-1 nm-1
 PHOTON_NOISE = 2.5e-5  # variance per radiance, W m-2 sr-1 nm-1
 FULL_WELL = 1.0  # radiance at which a pixel saturates, W m-2 sr-1 nm-1
 BLOCK_ROWS = 32
+FOLDER = "layers"  # beside the scenes: what their sensor did not see; never read in training
+
+# HySpex Mjolnir S-620: 300 bands evenly over the range; the line shape is a little wider than the
+# step, so that neighbouring bands overlap
+WAVELENGTH_NM = np.linspace(1000.0, 2500.0, 300)
+FWHM_NM = 6.0
+
+
+def reflectance(material: str) -> Array:
+    """Reflectance spectra of one material at the sensor's bands.
+
+    Parameters
+    ----------
+    material : str
+        A key of `MATERIALS`.
+
+    Returns
+    -------
+    float32 (spectra, 300)
+        Reflectance, 0..1; beyond 2450 nm, where the library ends, the last value is held.
+
+    Raises
+    ------
+    KeyError
+        If the material or one of its spectra is unknown.
+    """
+    import earthlib  # only who simulates needs it
+
+    if not MATERIALS[material]:
+        return np.ones((1, WAVELENGTH_NM.size), np.float32)
+    centres_nm = 1000 * np.asarray(earthlib.library.sensor.band_centers, dtype=float)
+    rows = []
+    for wanted in MATERIALS[material]:
+        names = enumerate(earthlib.library.names)
+        row = next((i for i, name in names if name.startswith(wanted)), None)
+        if row is None:
+            raise KeyError(f"spectrum {wanted!r} of {material!r} is not in the library")
+        rows.append(np.interp(WAVELENGTH_NM, centres_nm, earthlib.library.data[row]))
+    return np.array(rows, np.float32)
+
+
+def sunlight() -> tuple[Array, Array]:
+    """Sunlight at the sensor's bands, from the standard spectrum ASTM G173.
+
+    Returns
+    -------
+    direct, diffuse : float32 (300,)
+        Irradiance in W m-2 nm-1 of a surface facing the sun, and from the sky. The standard gives
+        the global irradiance of a plane tilted by 37 degrees with the sun 48.19 degrees from the
+        zenith; what its direct beam, 11.19 degrees off the normal, does not explain is diffuse.
+
+    References
+    ----------
+    ASTM G173-03, Standard Tables for Reference Solar Spectral Irradiances.
+    """
+    import pvlib
+
+    table = pvlib.spectrum.get_reference_spectra(standard="ASTM G173-03")
+    table = table[(table.index > 950) & (table.index < 2550)]
+    nm = table.index.to_numpy()
+    # Gaussian response of every band on the table's own grid, sampled unevenly: weigh by its step
+    line = np.exp(-4 * np.log(2) * ((nm - WAVELENGTH_NM[:, None]) / FWHM_NM) ** 2) * np.gradient(nm)
+    line /= line.sum(axis=1, keepdims=True)
+    beam = line @ table["direct"].to_numpy()
+    total = line @ table["global"].to_numpy()
+    diffuse = np.maximum(total - np.cos(np.deg2rad(11.19)) * beam, 0.01 * total)
+    return beam.astype(np.float32), diffuse.astype(np.float32)
 
 
 def mix(canvas: Canvas) -> tuple[Array, Array]:
@@ -178,3 +245,50 @@ def simulate(
         remove(out)
         stage.replace(out)
     return headers
+
+
+def twin(hdr: Path) -> Path:
+    """Return the header of the noise-free twin of a scene; it need not exist."""
+    return hdr.parent / FOLDER / hdr.name
+
+
+class Fractions(SceneBands):
+    """Area fractions of the materials in every pixel of a scene, read like its bands.
+
+    Attributes
+    ----------
+    materials : list of str
+    """
+
+    def __init__(self, scene: Scene, quarters: NDArray[np.uint8], materials: list[str]) -> None:
+        super().__init__(scene)
+        self.materials = materials
+        self._quarters = quarters
+
+    def read_rows(self, r0: int, r1: int) -> NDArray[np.float32]:
+        """Read rows ``r0`` to ``r1 - 1``: (materials, rows, cols), 0..1, sums to 1."""
+        return np.multiply(np.moveaxis(self._quarters[r0:r1], -1, 0), 0.25, dtype=np.float32)
+
+
+def open_layers(scene: Scene) -> tuple[BinnedScene, Fractions] | None:
+    """Open the noise-free twin and the area fractions of a scene, where both exist.
+
+    Raises
+    ------
+    ValueError
+        If they are damaged or not of the size of the scene.
+    """
+    hdr = twin(scene.hdr)
+    npz = hdr.with_suffix(".npz")
+    if not (hdr.exists() and npz.exists()):
+        return None
+    clean = open_scene(hdr)
+    try:
+        with np.load(npz) as file:
+            quarters, materials = file["quarters"], file["materials"].tolist()
+    except Exception as error:  # numpy raises a dozen kinds for a damaged file
+        raise ValueError(f"{npz}: damaged; simulate the scenes again") from error
+    sizes = {(scene.rows, scene.cols), (clean.rows, clean.cols), quarters.shape[:2]}
+    if len(sizes) > 1:
+        raise ValueError(f"{hdr}: not of the size of {scene.hdr}; remove the folder {FOLDER}")
+    return BinnedScene(clean), Fractions(scene, quarters, materials)

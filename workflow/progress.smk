@@ -1,0 +1,31 @@
+"""What `make` says before it starts: how long every job will take."""
+
+import pandas as pd
+from snakemake.logging import logger
+
+from asnlsr.models.registry import spec
+
+# Seconds on two cores of what was never done here. Networks at demo: as recorded, else `train`.
+TYPICAL = {"simulate": 20, "prepare": 12, "train": 25, "evaluate": 15, "chapter": 40, "site": 60}
+if PRESET != "smoke":
+    TYPICAL |= {"simulate": 40, "prepare": 40, "train": 300, "chapter": 60}
+
+
+def expected(job):
+    """Return about how many seconds a job takes."""
+    if job.benchmark and Path(str(job.benchmark)).exists():
+        return float(pd.read_csv(str(job.benchmark), sep="\t")["s"].iloc[-1])
+    if job.rule.name == "train":
+        run = Experiment.parse(RUN.format(**job.wildcards_dict), PRESET)
+        if not spec(run.model).takes_steps:
+            return TYPICAL["evaluate"]
+        if run.name in RECORDED.runs:
+            return 60 * RECORDED.runs[run.name]["minutes"] + TYPICAL["evaluate"]
+    return TYPICAL.get(job.rule.name, 5)
+
+
+onstart:
+    jobs = [job for job in workflow.dag.needrun_jobs() if job.message]
+    seconds = {workflow.dag.jobid(job): expected(job) for job in jobs}
+    side_by_side = workflow.resource_settings.nodes or workflow.resource_settings.cores
+    logger.info("", extra={"event": "plan", "expected": seconds, "cores": side_by_side})
