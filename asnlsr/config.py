@@ -65,7 +65,6 @@ class TrainingConfig(BaseModel):
     reversal: _Least0 = 0.01  # lambda of the gradient reversal
     skip: bool = True  # add the bicubic enlargement to the output
     bands: _Count = 0  # of every crop in a step of `bandwise`; the others always see all
-    deblur: _Count = 0  # iterations of Richardson-Lucy before `bandwise`
     # Products: in full, on CUDA in TF32 (a CPU has none), or in bfloat16.
     precision: Literal["32-true", "tf32", "bf16-mixed"] = "32-true"
     # On CUDA a step is recorded as a graph and replayed; "fused": SANL in few compiled kernels.
@@ -80,6 +79,7 @@ class TrainingConfig(BaseModel):
     average: _Share = 0.0  # decay of the running mean of weights that a run ends with; 0: none
     turns: bool = False  # source tiles turned and mirrored, degraded again with the known PSF
     relight: _Share = 0.0  # largest share of the way to the spectra of a target tile
+    leaves: _Share = 0.0  # of the source tiles of a step: images of dead leaves in their place
     light: _Least0 = 0.0  # spread of a random parabola over the bands that is added to z
     best: bool = False  # ends with the weights that were best in validation
 

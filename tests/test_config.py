@@ -91,7 +91,7 @@ def test_other_names_are_refused(name):
         ("asnlsr", {"skip": 1}, "setting skip=1"),
         ("asnlsr", {"relight": 1.5}, "setting relight=1.5"),
         ("asnlsr", {"precision": "16-true"}, "precision=16-true: .*'32-true', 'tf32' or"),
-        ("bandwise", {"deblur": -1}, "setting deblur=-1"),
+        ("bandwise", {"bands": -1}, "setting bands=-1"),
         ("esrt", {"warmup_steps": 4}, "esrt has no unmixing to warm up"),
         ("esrt", {"start": True}, "esrt has no start of its own"),
         ("asnlsr", {"by": "pixel"}, "setting by=pixel: a split is by scene, tile or without-SCENE"),

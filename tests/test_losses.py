@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from asnlsr.models.registry import build
-from asnlsr.training.losses import ALIGNMENTS, coral, fidelity, training_losses
+from asnlsr.physics import log_scale
+from asnlsr.training.losses import ALIGNMENTS, coral, fidelity, log_errors, training_losses
 
 
 def cube(*spectrum):
@@ -17,6 +18,17 @@ def cube(*spectrum):
 def test_fidelity_by_hand():
     """|(1,0) - (0,1)| averages to 1; the right angle adds 0.1 pi/2."""
     assert fidelity(cube(1, 0), cube(0, 1)).item() == pytest.approx(1 + 0.05 * math.pi)
+
+
+def test_log_errors_by_hand():
+    """Half of the pixels off by 3 in 10 of radiance, in either band."""
+    truth = torch.full((1, 2, 4, 4), 0.02)
+    truth[:, 1] = 0.5  # a dark band counts as much as a bright one
+    estimate = truth.clone()
+    estimate[:, :, :2] *= 1.3
+    in_z = math.log((math.log(1.3) / math.log(2e4)) ** 2 / 2 + 1e-6)
+    both = log_errors(log_scale(estimate), log_scale(truth)).item()
+    assert both == pytest.approx(in_z + 0.3 * math.log(0.3**2 / 2), rel=1e-4)
 
 
 def test_batch_of_target_tiles_alone_can_be_trained_on():

@@ -133,13 +133,16 @@ class CentredBicubic(nn.Module):
         """Yield z (B, C, r h, r w) after 0, 1, ... iterations."""
         before, after = self._halo()
         height, width = (before + self.scale * n + after for n in lr.shape[-2:])
-        border = "zero" if self.zero_border else "open"
-        psf = self.psf.numpy().tobytes()
-        blur = _operator((height, width), self.scale, border, psf, lr.dtype, lr.device)
+        blur = self.blur((height, width), "zero" if self.zero_border else "open", lr)
         light = blur(lr.new_ones(height, width))  # below 1 only at border `zero`
         start = self.enlarge(log_scale(unscale(lr) / light))
         for z in chain([start], self.iterate(blur, lr, start)):
             yield z[..., before : height - after, before : width - after]
+
+    def blur(self, size: tuple[int, int], border: str, like: Tensor) -> ForwardOperator:
+        """Return the operator of the blur for images of a size."""
+        psf = self.psf.numpy().tobytes()
+        return _operator(size, self.scale, border, psf, like.dtype, like.device)
 
     def enlarge(self, x: Tensor) -> Tensor:
         """Enlarge (B, C, h, w) to the tile with its halo, repeating the border."""

@@ -48,9 +48,10 @@ _SNLSR: dict[str, Any] = {
     "unmixes": True, "starts": True, "warm": {"endmembers": "pooled"} | _FAST,
 }  # fmt: skip
 _BANDWISE: dict[str, Any] = {
-    "any_bands": True, "bandwise": True, "ours": True, "settings": ("deblur",),
-    "always": {"bands": 4, "deblur": 10, "best": True}, "batches": 2,  # few bands are cheap
-    "warm": {"relight": 0.0, "light": 0.0},  # it does not see the light
+    "any_bands": True, "bandwise": True, "ours": True, "settings": (),
+    "always": {"bands": 4}, "batches": 2,  # few bands are cheap
+    # it does not see the light
+    "warm": {"clip": 1.0, "average": 0.99, "relight": 0.0, "light": 0.0, "leaves": 0.75},
 }  # fmt: skip
 MODELS = {
     "bicubic": ModelSpec("classical.Bicubic", "bicubic", **_AT_ONCE),

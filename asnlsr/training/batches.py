@@ -17,11 +17,13 @@ from asnlsr.models.registry import spec
 from asnlsr.physics import degrade, log_scale, unscale
 from asnlsr.scenes.bands import DOMAINS
 from asnlsr.tiles.store import Pairs, TileSet
+from asnlsr.training.leaves import dead_leaves
 from asnlsr.training.warm import Relighting
 
 # Random streams of a run, beside its seed. The numbers are in the records: they stay.
-SOURCE, TARGET, MIXED, CROPS, LIGHT, BANDS = range(6)
+SOURCE, TARGET, MIXED, CROPS, LIGHT, BANDS, LEAVES = range(7)
 
+PAINTED, PAINTED_SIDE = 256, 128  # at most so many images of dead leaves, and their pixels
 POOL_SPREAD = 8.0  # see `Tiles.pooled`
 
 
@@ -64,6 +66,17 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         self.relighting = None
         if config.relight or config.light:
             self.relighting = Relighting(source.lr, target, config.relight, config.light)
+        self.painted = round(config.leaves * config.batch)  # tiles of a step
+        self.leaves_lr: Tensor | None = None
+        self.leaves_hr: Tensor | None = None
+        if self.painted:
+            number = min(PAINTED, self.painted * config.steps)
+            rng = np.random.default_rng([seed, LEAVES])
+            side = max(PAINTED_SIDE, config.crop)
+            leaves = dead_leaves(rng, number, side, source.scale, source.psf)
+            count = source.lr.shape[1]  # neighbouring bands are alike
+            self.leaves_lr, self.leaves_hr = leaves
+            self.leaf_bands = torch.arange(count) * leaves[0].shape[1] // count
 
     def to(self, device: torch.device) -> None:
         """Keep the tiles on a device, where batches are then made."""
@@ -111,7 +124,14 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         rng = np.random.default_rng([self.seed, CROPS, step])
         r, side = self.scale, self.config.crop // self.scale
         lr, lr_x2, hr = [], [], [self.source_hr[:0, :, : r * side, : r * side]]
-        for i in source:
+        for _ in range(self.painted):
+            assert self.leaves_lr is not None
+            assert self.leaves_hr is not None
+            i = int(rng.integers(len(self.leaves_lr)))
+            row, col = _corner(rng, self.leaves_lr, side)
+            lr.append(_cut(self.leaves_lr[i], row, col, side, 1)[self.leaf_bands])
+            hr.append(_cut(self.leaves_hr[i], row, col, side, r)[self.leaf_bands][None])
+        for i in source[self.painted :]:
             k = int(rng.integers(len(self.views["lr"])))
             row, col = _corner(rng, self.source_lr, side)
             lr.append(_cut(self.views["lr"][k][i], row, col, side, 1))

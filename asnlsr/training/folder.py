@@ -31,7 +31,7 @@ from asnlsr.models.registry import build, spec
 from asnlsr.tiles.store import TileSet
 
 # Raised by who changes what weights a run ends with; a test compares weights with stored ones.
-TRAINING_VERSION = 2
+TRAINING_VERSION = 3
 _ASKED = ("model", "seed", "preset", "protocol", "recipe", "setting", "config")
 
 

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from asnlsr.metrics import mmd, spectral_angle
 from asnlsr.models.layers import SuperResolution
+from asnlsr.physics import unscale
 
 SAM_WEIGHT = 0.1  # weight of the angle (radians) beside the mean absolute error
 
@@ -19,6 +20,26 @@ def fidelity(estimate: Tensor, truth: Tensor) -> Tensor:
     estimate = estimate.to(truth.dtype)  # bfloat16 would round angles to hundredths
     angle = spectral_angle(estimate, truth).mean()
     return F.l1_loss(estimate, truth) + SAM_WEIGHT * angle
+
+
+RADIANCE_WEIGHT = 0.3  # weight of the relative error in radiance beside that in z
+_LEAST = 1e-6  # mean square of an error that hardly counts
+
+
+def log_errors(estimate: Tensor, truth: Tensor) -> Tensor:
+    """Logarithm of the mean square over pixels, averaged over bands and tiles (B, C, H, W).
+
+    Of the error in z, as in PSNR, and in radiance relative to its mean, as in ERGAS. So a tile
+    of fine texture, whose error is large whatever is learned, does not rule: a network that
+    lowers it learns that texture by heart.
+    """
+    radiance = unscale(truth)
+    relative = (unscale(estimate) - radiance) / radiance.mean((2, 3), keepdim=True)
+    in_z, in_radiance = (
+        (error.square().mean((2, 3)) + _LEAST).log().mean()
+        for error in (estimate - truth, relative)
+    )
+    return in_z + RADIANCE_WEIGHT * in_radiance
 
 
 def coral(source: Tensor, target: Tensor) -> Tensor:
@@ -68,7 +89,9 @@ def training_losses(
         losses["loss_unmix"] = fidelity(output.reconstruction, batch["lr"])
     if super_resolve:
         single_image = output.reconstruction is None  # those are trained without the angle
-        losses["loss_sr"] = (F.l1_loss if single_image else fidelity)(output.sr, batch["hr"])
+        loss = F.l1_loss if single_image else fidelity
+        loss = log_errors if "bands" in batch else loss
+        losses["loss_sr"] = loss(output.sr, batch["hr"])
         if output.sr_half is not None:
             losses["loss_half"] = F.l1_loss(output.sr_half, batch["lr_x2"])
         if output.domain_logits is not None:
