@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from asnlsr.config import Experiment, setting
+from asnlsr.config import PRESETS, Experiment, setting
 from asnlsr.files import replacing
 from asnlsr.models.registry import BEST, MODELS, spec
 
@@ -80,6 +80,8 @@ def trained_to_the_end(
     settings = dict(map(setting, texts))
     if preset == "demo" and spec(name).takes_steps:
         settings = {"steps": BUDGETS[name]} | settings
+        if settings["steps"] == PRESETS["demo"].steps:
+            del settings["steps"]
     else:
         settings.pop("steps", None)
     return Experiment(name, preset, "blind", recipe, seed, settings)
