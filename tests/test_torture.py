@@ -107,7 +107,7 @@ def test_disk_that_takes_nothing(small_disk, ready, url, verb, disk):
     if disk == "read-only":
         subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     else:
-        Path(small_disk / "filler").write_bytes(bytes(100 * 1024 - 4096))
+        Path(small_disk / "filler").write_bytes(bytes(100 * 1024))
     process = start([verb, *arguments], small_disk / out)
     _, told = process.communicate()
     assert process.returncode == 2, told
