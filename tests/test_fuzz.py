@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from asnlsr.scenes.layers import open_layers, twin
 from safetensors.torch import save_file
 
 from asnlsr.files import told
@@ -19,6 +18,7 @@ from asnlsr.models.registry import build
 from asnlsr.results.evaluate import evaluate
 from asnlsr.results.tables import read_metrics
 from asnlsr.scenes.envi import open_scene
+from asnlsr.scenes.simulator.simulate import open_layers, twin
 from asnlsr.tiles.fetch import fetch
 from asnlsr.tiles.official import read_npz_split
 from asnlsr.tiles.store import TileSet, make_split, read_split

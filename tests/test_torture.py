@@ -1,0 +1,118 @@
+"""Killed at any moment, the same command ends with the bytes of an unbroken one; full disks."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from asnlsr.tiles.prepare import prepare
+from asnlsr.tiles.store import make_split, write_split
+from tests import test_fetch
+from tests.conftest import make_scene
+
+KILLS = int(os.environ.get("ASNLSR_KILLS", "0"))  # of every verb: make torture
+TIMED = {"run.json", "last.ckpt"}  # hold how long it took
+VERBS = ("simulate", "prepare", "train", "evaluate", "upscale", "fetch")
+share, server, url = test_fetch.share, test_fetch.server, test_fetch.url
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not KILLS, reason="make torture")]
+
+
+def start(arguments, out):
+    command = [sys.executable, "-W", "ignore", "-m", "asnlsr.cli", *map(str, arguments)]
+    return subprocess.Popen([*command, "--out", out], stderr=subprocess.PIPE, text=True)
+
+
+def finished(arguments, out):
+    """Run a command to its end; return the seconds it took."""
+    begun = time.monotonic()
+    process = start(arguments, out)
+    _, told = process.communicate()
+    assert process.returncode == 0, told
+    return time.monotonic() - begun
+
+
+def tree(folder):
+    """Every file below a folder, with its bytes unless they hold times."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return {
+        str(path.relative_to(folder)): "" if path.name in TIMED else path.read_bytes()
+        for path in files
+    }
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory):
+    """Scenes, tiles, a split and a run: what the verbs work on."""
+    folder = tmp_path_factory.mktemp("ready")
+    scenes = [make_scene(folder / f"scene-{k}.hdr", seed=k) for k in range(4)]
+    prepare(scenes, folder / "tiles", tile=64, progress=False)
+    write_split(make_split(folder / "tiles"), folder / "split.json")
+    tiles = ["--tiles", folder / "tiles", "--split", folder / "split.json"]
+    finished(["train", "bicubic", *tiles, "--preset", "smoke"], folder / "run")
+    return folder
+
+
+def arguments_of(verb, ready, url):
+    """Return what a verb is called with, and the name of its output."""
+    tiles = ["--tiles", ready / "tiles", "--split", ready / "split.json"]
+    steps = ["--set", "steps=20", "--set", "log_every=5", "--set", "batch=2"]
+    return {
+        "simulate": (["--scenes", 2, "--size", "64x64"], "scenes"),
+        "prepare": ([*sorted(ready.glob("*.hdr")), "--tile", 64], "tiles"),
+        "train": (["bandwise", *tiles, "--preset", "smoke", *steps], "run"),
+        "evaluate": ([ready / "run", *tiles], "metrics.csv"),
+        "upscale": ([ready / "scene-0.hdr", "--run", ready / "run"], "hr.hdr"),
+        "fetch": (["--url", url], "published"),
+    }[verb]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_killed_command_goes_on_to_the_same_bytes(tmp_path, ready, url, verb):
+    arguments, out = arguments_of(verb, ready, url)
+    arguments = [verb, *arguments]
+    for name in ("unbroken", *range(KILLS)):
+        (tmp_path / str(name)).mkdir()
+    seconds = finished(arguments, tmp_path / "unbroken" / out)
+    for n in range(KILLS):
+        process = start(arguments, tmp_path / str(n) / out)
+        time.sleep(random.Random(f"{verb} {n}").uniform(0.3, 1) * seconds)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if tree(tmp_path / str(n)) != tree(tmp_path / "unbroken"):  # else it was done
+            finished(arguments, tmp_path / str(n) / out)
+        assert tree(tmp_path / str(n)) == tree(tmp_path / "unbroken"), f"kill {n}"
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 100 kB; needs root."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", disk]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no right to mount a disk")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.parametrize("disk", ["full", "read-only"])
+@pytest.mark.parametrize("verb", VERBS)
+def test_disk_that_takes_nothing(small_disk, ready, url, verb, disk):
+    arguments, out = arguments_of(verb, ready, url)
+    if disk == "read-only":
+        subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    else:
+        Path(small_disk / "filler").write_bytes(bytes(100 * 1024))
+    process = start([verb, *arguments], small_disk / out)
+    _, told = process.communicate()
+    assert process.returncode == 2, told
+    assert told.startswith("asnlsr: ")
+    assert told.count("\n") == 1
+    assert str(small_disk) in told
+    left = [path.name for path in small_disk.rglob("*") if path.is_file() and path.stat().st_size]
+    assert set(left) <= {"filler"} or verb in ("train", "upscale", "fetch")  # these go on later
