@@ -61,7 +61,7 @@ def open_tiles(tiles: Path, domain: str) -> xr.Dataset:
         fits = all(store[name].dims == ("tile", "band", *dims) for name, dims in DIMS.items())
         fits &= np.asarray(store.attrs["psf"], float).shape == (SIZE, SIZE)
         fits &= store.attrs["border"] in ("scene", "zero") and len(tile_ids(store)) > 0
-        fits &= all(np.isfinite(store[name][0, 0].to_numpy()).all() for name in DIMS)
+        fits &= bool(np.isfinite(store["lr"][0, 0].to_numpy()).all())  # truth stays unread
         if not fits:
             raise ValueError("not as prepare writes it")
     except Exception as error:  # zarr raises a dozen kinds for damaged files
