@@ -73,7 +73,8 @@ class DataStep(nn.Module):
         before, after = (self.rim * self.scale - n for n in halo(self.scale))
         height, width = z.shape[-2:]
         radiance = unscale(z[..., before : height - after, before : width - after])
-        seen = self.known.blur(radiance.shape[-2:], "open", y)(radiance)
+        rows, cols = radiance.shape[-2:]
+        seen = self.known.blur((rows, cols), "open", y)(radiance)
         apart = y - log_scale(seen)
         # Upwards in z, downwards in radiance: a pixel that is dark by noise alone has no z.
         apart = torch.where(apart > 0, apart, (unscale(1 + apart) / TOP - 1) / SPAN)
@@ -94,5 +95,5 @@ def _taps(answer: Tensor, scale: int) -> Tensor:
 def _filtered(y: Tensor, taps: Tensor) -> Tensor:
     """Filter (B, n, h, w) to (B, n, r h, r w), the border repeated."""
     images = F.pad(y.flatten(0, 1)[:, None], [SIDE // 2] * 4, mode="replicate")
-    enlarged = F.pixel_shuffle(F.conv2d(images, taps), round(len(taps) ** 0.5))  # type: ignore[no-untyped-call]
+    enlarged = F.pixel_shuffle(F.conv2d(images, taps), round(len(taps) ** 0.5))
     return enlarged.view(*y.shape[:2], *enlarged.shape[2:])

@@ -91,4 +91,5 @@ def _fractal(rng: np.random.Generator, side: int, slope: float) -> Image:
 def _log_uniform(
     rng: np.random.Generator, least: float, most: float, shape: int | tuple[int, ...] = ()
 ) -> Image:
-    return np.exp(rng.uniform(np.log(least), np.log(most), shape))
+    drawn: Image = np.exp(rng.uniform(np.log(least), np.log(most), shape))
+    return drawn

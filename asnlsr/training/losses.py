@@ -98,10 +98,10 @@ def training_losses(
             labels = domain_labels(output.domain_logits, batch["domain"])
             losses["loss_domain"] = F.cross_entropy(output.domain_logits, labels)
         if align and output.abundances is not None:
-            loss, weight = ALIGNMENTS[align]
+            distance, weight = ALIGNMENTS[align]
             pixels = output.abundances.flatten(2)[:, :, ::ALIGN_EVERY].transpose(1, 2)  # (B, n, K)
             sources = len(batch["hr"])
             domains = [part.flatten(0, 1) for part in (pixels[:sources], pixels[sources:])]
             if all(map(len, domains)):  # a batch of recipe `published` may lack one
-                losses["loss_align"] = weight * loss(*domains)
+                losses["loss_align"] = weight * distance(*domains)
     return losses
