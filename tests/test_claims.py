@@ -104,6 +104,7 @@ def is_negligible(d: pd.Series) -> bool:
     return low > -NEGLIGIBLE and high < NEGLIGIBLE
 
 
+ADAPTING = ("asnlsr", "snlsr-unmix", "snlsr-matched", "snlsr-coral", "snlsr-mmd")
 A_DISTANCE = {"metric": "pad_pixels", "domain": "both"}
 MMD = {"metric": "mmd_pixels", "domain": "both"}
 Check = Callable[[Records], bool]
@@ -231,9 +232,9 @@ CLAIMS: list[tuple[str, str, Check]] = [
     ),
     (
         "11_results",
-        "On the AVIRIS scenes the distances are {glue:text}`best_ahead_real:.1f` and"
-        " {glue:text}`lucy_ahead_real:.1f` dB; there A-SNLSR learnt from four small scenes, two in"
-        " radiance and two in reflectance, and stayed below bicubic.",
+        "On the AVIRIS scenes Richardson-Lucy stands {glue:text}`lucy_ahead_real:.1f` dB above"
+        " A-SNLSR, which learnt there from four small scenes, two in radiance and two in"
+        " reflectance, and stayed below bicubic.",
         lambda r: (
             r.gap("richardson-lucy", "asnlsr", scenes="real", by="scene").mean() > 0
             and r.gap("asnlsr", "bicubic", scenes="real", by="scene").mean() < 0
@@ -313,13 +314,15 @@ CLAIMS: list[tuple[str, str, Check]] = [
     ),
     (
         "11_results",
-        "SSIM, ERGAS and SAM agree with PSNR that deconvolution beats every network that adapts; by"
-        " ERGAS and SAM it beats `bandwise` too.",
+        "SSIM, ERGAS and SAM agree with PSNR that deconvolution beats every network that adapts, and"
+        " that `bandwise` beats deconvolution.",
         lambda r: all(
-            sign * r.gap("richardson-lucy", rival, metric=metric).mean() > 0
+            sign * r.gap(better, worse, metric=metric).mean() > 0
             for metric, sign in (("ssim", 1), ("ergas", -1), ("sam_deg", -1), ("psnr", 1))
-            for rival in ("asnlsr", "snlsr-unmix", "snlsr-matched", "snlsr-coral", "snlsr-mmd")
-            + ("bandwise",) * (metric in ("ergas", "sam_deg"))
+            for better, worse in [
+                ("bandwise", "richardson-lucy"),
+                *(("richardson-lucy", name) for name in ADAPTING),
+            ]
         ),
     ),
     (

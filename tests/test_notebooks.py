@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import re
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -711,64 +710,39 @@ def test_chapter_5_domain_drop(executed):
     assert value["peaked_moved"] > 0  # the temperature of exercise 3 is one
 
 
-def test_chapter_8_components(executed):
+def test_chapter_10_components(executed):
     """One shared detail of variance 1 and noise of variance n: (C + n) / (C (1 + n))."""
     value = glued(executed["10"])
-    assert value["toy_share"] == pytest.approx(100 * (30 + 0.25) / (30 * 1.25), abs=0.5)
     assert value["equal_share"] == pytest.approx(31 / 60, abs=0.01)
     for domain in ("swir1", "swir2"):
         assert 100 / 30 < value[f"common_{domain}"] < 100
 
 
-def test_chapter_8_network(executed):
-    """Convolutions by hand, and properties that hold for any weights."""
+def test_chapter_10_network(executed):
+    """Convolutions without biases by hand, and properties that hold for any weights."""
     value = glued(executed["10"])
-
-    def conv(inputs, outputs, side=3):
-        return inputs * outputs * side**2 + outputs
-
-    # beside the means, the 4 x 4 images that say what Richardson-Lucy changed
-    shared = conv(1 + 16, 48) + 12 * conv(48, 48) + conv(48, 16) + conv(48, 24, 1)
-    own = conv(4 + 16, 24) + 2 * conv(24, 24) + conv(24, 16)
+    shared = 9 * (16 * 32 + 12 * 32 * 32 + 32 * 16) + 32 * 24
+    own = 9 * (16 * 24 + 2 * 24 * 24 + 24 * 16)
     assert value["parameters"] == shared + own
-    assert 0 <= value["strength"] <= 1
     assert value["parameters_asnlsr"] == 1_174_824
-    assert value["flat"] < 1e-4
     assert value["light_error"] < 1e-3 * value["detail"] + 1e-6
     assert value["backwards_error"] < 1e-3 * value["detail"] + 1e-6
-    assert value["both_change"] > 0
-    assert value["power_change"] > 0
-    # 16 by the convolutions alone; a tile of 64 / 4 pixels shows 8 to the left of its middle.
-    assert value["reach"] == 8
-    assert value["reach_visible"] <= value["reach"]
+    assert value["most"] == pytest.approx(100 * (2e4**0.05 - 1))
+    # Two steps come nearer to what was seen than the start does.
+    assert value["apart_2"] < value["apart_0"] / 2
 
 
-def test_chapter_8_gains(executed):
+def test_chapter_10_gains(executed):
     """The long table says it too."""
     value = glued(executed["10"])
-    for model in ("richardson-lucy", "esrt", "asnlsr", "bandwise", "bandwise-oracle"):
+    for model in ("richardson-lucy", "asnlsr", "bandwise", "bandwise-oracle"):
         key = model.replace("-", "_")
         for domain in ("swir1", "swir2"):
             gain = mean_psnr(model, domain) - mean_psnr("bicubic", domain)
-            assert value[f"gain_{domain}_{key}"] == pytest.approx(gain, abs=1e-6)
-
-    def ahead(model, other, domain):
-        """Return the difference of two gains as the table shows them."""
-        shown = [f"{value[f'gain_{domain}_{key}']:.2f}" for key in (model, other)]
-        return float(Decimal(shown[0]) - Decimal(shown[1]))
-
-    assert value["left"] == ahead("bandwise_oracle", "bandwise", "swir2")
-    verdict = "no sign" if value["left"] < 0.1 else "a sign"
-    assert value["verdict"].startswith("no test" if value["left"] <= -0.1 else verdict)
-    assert value["left_source"] == ahead("bandwise_oracle", "bandwise", "swir1")
-    assert value["ahead"] == pytest.approx(ahead("bandwise", "asnlsr", "swir2"), abs=1e-9)
-    # Two test tiles at smoke, all of them shown: without noise the gain is that of the table.
-    assert value["clean_bandwise"] == pytest.approx(value["gain_swir2_bandwise"], abs=1e-3)
-    # Shared and own squares add up, because the mean over bands is orthogonal to the rest.
-    assert value["shared_before"] + value["own_before"] == pytest.approx(100)
-    pooled = 10 * math.log10(100 / (value["shared_after"] + value["own_after"]))
-    assert pooled == pytest.approx(value["gain_swir2_bandwise"], abs=0.1)
-    assert value["ceiling"] == pytest.approx(10 * math.log10(100 / value["own_before"]))
+            assert value[f"gain_{domain}_{key}"] == pytest.approx(gain, abs=1e-5)
+    left = value["gain_swir2_bandwise_oracle"] - value["gain_swir2_bandwise"]
+    assert value["left"] == pytest.approx(left, abs=1e-5)
+    assert value["least_ahead"] <= value["lucy_ahead"] <= value["most_ahead"]
 
 
 def test_chapter_9_values(executed):
@@ -831,19 +805,6 @@ def seed_means(model: str, *settings: str, metric: str = "psnr") -> pd.Series:
     has_plan = trained_to_the_end("asnlsr").name in set(recorded("history")["run"])
     rows = rows[rows["run"].isin(planned if has_plan else older)]
     return rows.groupby("seed")["value"].mean()
-
-
-def test_chapter_8_what_richardson_lucy_is_better_by(executed):
-    said = glued(executed["10"])["lucy_ahead"]
-    models = ["bandwise", "richardson-lucy"]
-    if not {f"{model}-blind-warm-s0" for model in models} <= set(recorded("metrics")["run"]):
-        return
-    better = []
-    for metric, name, sign in (("psnr", "PSNR", 1), ("sam_deg", "SAM", -1), ("ergas", "ERGAS", -1)):
-        ours, lucy = (seed_means(model, metric=metric).mean() for model in models)
-        better += [name] if sign * lucy > sign * ours else []
-    names = [words.split(" ")[0] for words in said.split("; ")]
-    assert names == better or (not better and names[0] == "none")
 
 
 @pytest.fixture(scope="module")
