@@ -314,8 +314,8 @@ CLAIMS: list[tuple[str, str, Check]] = [
     ),
     (
         "11_results",
-        "SSIM, ERGAS and SAM agree with PSNR that deconvolution beats every network that adapts, and"
-        " that `bandwise` beats deconvolution.",
+        "SSIM, ERGAS and SAM agree with PSNR that deconvolution beats every network that adapts,"
+        " and that `bandwise` beats deconvolution.",
         lambda r: all(
             sign * r.gap(better, worse, metric=metric).mean() > 0
             for metric, sign in (("ssim", 1), ("ergas", -1), ("sam_deg", -1), ("psnr", 1))

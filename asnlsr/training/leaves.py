@@ -85,7 +85,8 @@ def _fractal(rng: np.random.Generator, side: int, slope: float) -> Image:
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
     frequency[0, 0] = np.inf
     noise: Image = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(side, side))) / frequency**slope)
-    return noise / noise.std()
+    noise /= noise.std()
+    return noise
 
 
 def _log_uniform(
