@@ -24,7 +24,7 @@ endif
 # An environment that was made elsewhere, and copied or moved here, is made anew.
 ELSEWHERE := $(if $(wildcard .venv/stamp),$(shell grep -qsF ' $(realpath .venv)' .venv/pyvenv.cfg || echo .venv/elsewhere))
 
-.PHONY: all retrain book real evidence weights results pdf readme drawings lab test fuzz torture bench unlock clean help
+.PHONY: all retrain book real evidence weights results sensors pdf readme drawings lab test fuzz torture bench unlock clean help
 .DEFAULT_GOAL := all
 
 all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapters, site
@@ -61,6 +61,9 @@ weights: .venv/stamp ## write one network per system, trained to the end, to dat
 results: .venv/stamp ## record in data/results what is finished of the evidence
 	@$(SMK) results --nolock --config preset=$(PRESET)
 	@test -z "$$ASNLSR_REAL_SCENES" || $(SMK) results --nolock --config preset=$(PRESET) dataset='!!str $(SCENES_NAME)'
+
+sensors: .venv/stamp ## six methods, 36 sensors (PSF, noise, a wrong PSF): data/results/benchmark; ten minutes
+	@$(SMK) sensors --config preset=$(PRESET)
 
 pdf: book ## the book as one PDF: build/demo/book.pdf; needs Chromium
 	.venv/bin/jupyter-book build --config build/$(PRESET)/_config.yml --path-output build/$(PRESET) --builder singlehtml build/$(PRESET)/src > build/$(PRESET)/pdf.log 2>&1

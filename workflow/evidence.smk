@@ -12,6 +12,8 @@ SCENES = [] if DATASET == "simulated" else sorted(Path(header).stem for header i
 PLAN = plan(MODELS, PRESET, int(config.get("seeds", SEEDS)), SCENES)
 RECORDED = read_results(RESULTS)
 FIRST = len(PLAN) + 10
+# For other sensors.
+COMPARED = "bicubic richardson-lucy back-projection esrt asnlsr bandwise".split()
 PLACES = {run.name: len(PLAN) - place for place, run in enumerate(PLAN)}
 
 
@@ -51,3 +53,15 @@ rule weights:
         "Writing what is trained to the end to data/weights"
     shell:
         "python workflow/record_weights.py {params.arguments}"
+
+
+rule sensors:
+    input:
+        list(tiles_and_split("blind").values()),
+        [f"{SPACE.run(method)}/run.json" for method in COMPARED],
+    message:
+        "Measuring six methods for 36 sensors"
+    params:
+        methods=COMPARED,
+    shell:
+        "python workflow/run_benchmark.py {PRESET} {DATASET} {params.methods}"
