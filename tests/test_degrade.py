@@ -104,8 +104,7 @@ def test_verb_tells_negative_values(asnlsr, tmp_path, caplog):
     write_scene(tmp_path / "s.hdr", [radiance], radiance.shape, np.linspace(1000, 1400, 5))
     out = "--out", tmp_path / "lr.hdr"
     code, printed, err = asnlsr("degrade", tmp_path / "s.hdr", *out, "--scale", 2)
-    assert (code, printed) == (0, "")
-    assert "4/4" in err  # 32 rows in blocks of 8
+    assert (code, printed, err) == (0, "", "")  # no bar: this is no terminal, and quick
     assert "20 negative values" in caplog.text
 
 

@@ -66,7 +66,7 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         self.relighting = None
         if config.relight or config.light:
             self.relighting = Relighting(source.lr, target, config.relight, config.light)
-        self.painted = round(config.leaves * config.batch)  # tiles of a step
+        self.painted = int(config.leaves * config.batch)  # tiles of a step
         self.leaves_lr: Tensor | None = None
         self.leaves_hr: Tensor | None = None
         if self.painted:
