@@ -258,8 +258,7 @@ def run_upscale(asnlsr, hdr, run, out):
 
 def test_verb(asnlsr, runs, lr, tmp_path):
     code, out, err = run_upscale(asnlsr, lr, runs / "esrt", tmp_path / "hr.hdr")
-    assert (code, out) == (0, "")
-    assert "1/1" in err
+    assert (code, out, err) == (0, "", "")  # no bar: this is no terminal, and quick
     assert sorted(files(tmp_path)) == ["hr.hdr", "hr.img", "hr.png"]
 
 
