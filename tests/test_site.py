@@ -228,7 +228,7 @@ def test_formulas_are_typeset_with_local_fonts(browser):
 
 @pytest.mark.browser
 def test_click_on_a_heading_sorts_the_table(browser):
-    open_page(browser, "11_results")
+    open_page(browser, "appendix_a_all_tables")
     table = browser.find_element("css selector", "table[onclick]")
     heading = table.find_elements("css selector", "th")[1]
 
