@@ -1,8 +1,9 @@
 """The band browser: a hyperspectral cube to touch, in JupyterLab and in a static page.
 
 JavaScript does the work: `cube.js` the numbers, `drawing.js` the pictures, `browser.js` the panel,
-joined to one module. In JupyterLab anywidget connects it to the kernel; for a page without a
-kernel the same module and its content are written out as HTML.
+on `page.js`, which the explorable figures share; joined to one module. In JupyterLab anywidget
+connects it to the kernel; for a page without a kernel the same module and its content are written
+out as HTML.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from asnlsr.scenes.header import nanometres
 Cube: TypeAlias = NDArray[np.floating] | xr.DataArray | Path | str
 Cubes: TypeAlias = Cube | Mapping[str, Cube]
 Read: TypeAlias = tuple[NDArray[Any], Any, dict[str, Any]]  # values, band centres (nm), units
+HERE = Path(__file__).parent
 LARGEST = 256  # pixels along the longer side of a scene that is given by its path
 MAPS = ("cividis", "viridis", "gray", "RdBu_r")  # readable for colour-blind readers
 NO_DATA, FILL = -9999, 9e36  # no data by custom; what netCDF fills with is above the second
 PRESETS_NM = {DOMAINS[name].title: nm for name, nm in FALSE_COLOUR_NM.items()}
 PRESETS_NM["both domains"] = (2200.0, 1650.0, 1050.0)  # the last one is shown first
-SCRIPTS = ("cube", "drawing", "browser")
 CHOSEN = ("view", "band", "rgb", "pixel", "pins", "region", "line", "extent")
 TWIN = """<style>{css}</style>
 <div id="{name}"></div>
@@ -138,6 +139,11 @@ def _labelled(cube: xr.DataArray) -> Read:
     return cube.where(cube != cube.attrs.get("_FillValue", np.nan)).values, centres_nm, said
 
 
+def script(*names: str, folder: Path = HERE) -> str:
+    """Join files of this folder, or of another, to one JavaScript module."""
+    return "".join((folder / f"{name}.js").read_text("utf-8") for name in names)
+
+
 class BandBrowser(AnyWidget):
     """Pictures of one cube, or of several of the same place, and spectra of their pixels.
 
@@ -149,8 +155,8 @@ class BandBrowser(AnyWidget):
     Pixels count on the largest of the cubes. What is empty, and band -1, is left to the page.
     """
 
-    _esm = "".join(Path(__file__).with_name(f"{name}.js").read_text("utf-8") for name in SCRIPTS)
-    _css = Path(__file__).with_name("browser.css")
+    _esm = script("page", "cube", "drawing", "browser")
+    _css = HERE / "browser.css"
     content = Dict().tag(sync=True)
     view = Unicode("three").tag(sync=True)
     band = Int(-1).tag(sync=True)

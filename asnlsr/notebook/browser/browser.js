@@ -33,20 +33,6 @@ const HELP =
   "On a picture, arrow keys move, with Shift by ten pixels; Enter does what a click does; " +
   "Delete unpins the last pixel; plus and minus zoom, Escape shows the whole; B blinks.";
 
-/** The part of a kernel that a page without one needs. */
-function standIn(state) {
-  const listeners = {};
-  return {
-    get: (name) => state[name],
-    set(name, value) {
-      state[name] = value;
-      (listeners[`change:${name}`] ?? []).forEach((listener) => listener());
-    },
-    on: (event, listener) => (listeners[event] ??= []).push(listener),
-    save_changes() {},
-  };
-}
-
 function button(text, title, onclick) {
   return h("button", { type: "button", title, onclick }, text);
 }

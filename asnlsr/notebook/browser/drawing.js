@@ -1,23 +1,4 @@
-// Elements, pictures of layers, and charts.
-
-/** Make an element; `attributes` may hold properties and event handlers. */
-function h(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (name in node) node[name] = value;
-    else node.setAttribute(name, value);
-  }
-  node.append(...children);
-  return node;
-}
-
-/** Make an element of a drawing. */
-function s(tag, attributes = {}, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
+// Pictures of layers, and charts.
 
 const written = (value) => String(value).replaceAll("-", "−");
 const short = (value) => (isNaN(value) ? "masked" : written(Number(value.toPrecision(3))));

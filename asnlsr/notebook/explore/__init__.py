@@ -17,7 +17,7 @@ from anywidget.widget import AnyWidget
 from numpy.typing import NDArray
 from traitlets import Dict, Float, Int, List, Unicode
 
-from asnlsr.notebook.browser import TWIN
+from asnlsr.notebook.browser import TWIN, script
 from asnlsr.physics import FLOOR, SIZE, TOP, gaussian_psf, halo
 
 Array: TypeAlias = NDArray[Any]
@@ -35,7 +35,7 @@ def pack(array: Array) -> dict[str, Any]:
 class Explorable(AnyWidget):
     """A figure whose settings the reader turns, and the kernel can `observe` or set."""
 
-    _esm = Path(__file__).with_name("explore.js")
+    _esm = script("page") + script("explore", folder=Path(__file__).parent)
     _css = Path(__file__).with_name("explore.css")
     content = Dict().tag(sync=True)
 
