@@ -249,7 +249,7 @@ rule metrics:
     message:
         "Gathering the metrics of {MODELS} ({wildcards.protocol})"
     shell:
-        "awk 'NR == 1 || FNR > 1' {input} > {output}"
+        "awk '!seen[$0]++' {input} > {output}"
 
 
 rule table:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 import asnlsr.models
 from asnlsr.models.registry import MODELS, ModelSpec, build
-from asnlsr.results.evaluate import KEYS, evaluate, predict
+from asnlsr.results.evaluate import CEILING, KEYS, evaluate, predict
 from asnlsr.results.tables import AT_ONCE, render, results_table
 from asnlsr.tiles.store import Pairs, TileSet, open_tiles
 from asnlsr.training.folder import load_run
@@ -361,6 +361,13 @@ def test_evaluation_also_measures_against_truth_without_noise(run, tiny_set, tmp
     clean = hr + np.log(1.2) / np.log(2e4)  # a factor in radiance is a constant in z
     mse = ((sr - clean) ** 2).mean((1, 2, 3))
     assert found["value"].tolist() == pytest.approx(10 * np.log10(np.ptp(hr) ** 2 / mse), abs=0.01)
+    ceiling = metrics[metrics["model"] == CEILING]
+    assert set(ceiling["domain"]) == {"swir2"}
+    expected = 10 * np.log10(np.ptp(hr) ** 2 / ((clean - hr) ** 2).mean((1, 2, 3)))
+    found = ceiling[ceiling["metric"] == "psnr"]["value"].tolist()
+    assert found == pytest.approx(expected, abs=0.01)
+    last = render(results_table(metrics)).splitlines()[-1]
+    assert last.startswith(f"| {CEILING}") and f"{expected.mean():.2f}" in last
 
 
 def test_evaluation_warns_of_a_split_or_pixels_that_are_not_the_run_s(

@@ -24,6 +24,7 @@ from asnlsr.training.folder import load_run
 # What identifies a run, and what a row is about.
 RUN_KEYS = ["run", "model", "setting", "seed", "preset", "protocol", "recipe"]
 KEYS = [*RUN_KEYS, "domain", "scene", "tile"]
+CEILING = "noise-free scene"  # in place of a model: more than its PSNR cannot be expected
 
 
 @torch.no_grad()
@@ -61,8 +62,9 @@ def evaluate(
     -------
     DataFrame
         Columns `KEYS`, `metric`, `value`; a row per run, domain, tile and metric, `psnr_clean`
-        where the tiles know their truth without noise. The rows of
-        `metrics.domain_distances` have the domain "both" and an empty scene and tile.
+        where the tiles know their truth without noise; that truth, measured like an estimate,
+        is the model `CEILING`. The rows of `metrics.domain_distances` have the domain "both" and
+        an empty scene and tile.
 
     Raises
     ------
@@ -88,8 +90,7 @@ def evaluate(
         keys = {key: record["name" if key == "run" else key] for key in RUN_KEYS}
         for domain, pairs in truth.items():
             sr = predict(network, pairs.lr, device)
-            measured = _tile_rows(sr, pairs, device_of(device))
-            for row in measured:
+            for row in _tile_rows(sr, pairs, device_of(device)):
                 if math.isnan(row["value"]):
                     fault = f"{row['metric']} of {domain} tile {row['tile']} is NaN"
                     raise ValueError(f"{run}: {fault}; look at the tile, or train the run again")
@@ -99,6 +100,13 @@ def evaluate(
             both = keys | {"domain": "both", "scene": "", "tile": ""}
             distances = domain_distances(source, target)
             rows += [both | {"metric": m, "value": value} for m, value in distances.items()]
+    for domain, pairs in truth.items():
+        if pairs.clean is not None:
+            ceiling = keys | {"run": CEILING, "model": CEILING, "setting": "", "seed": 0}
+            measured = _tile_rows(pairs.clean, pairs, device_of(device))
+            # It is no distance from itself.
+            noisy = (row for row in measured if row["metric"] != "psnr_clean")
+            rows += [ceiling | {"domain": domain} | row for row in noisy]
     return pd.DataFrame(rows, columns=[*KEYS, "metric", "value"])
 
 

@@ -121,7 +121,8 @@ def formatted(table: pd.DataFrame) -> pd.DataFrame:
         arrow = " ↑" if higher else " ↓"
         n = 3 if metric == "ssim" else 2
         text[label + arrow] = [
-            f"{row['mean']:.{n}f}" + (f" ± {row['std']:.{n}f}" if row["seeds"] > 1 else "")
+            (f"{row['mean']:.{n}f}" if row["seeds"] > 0 else "-")
+            + (f" ± {row['std']:.{n}f}" if row["seeds"] > 1 else "")
             for _, row in table[metric].iterrows()
         ]
     return text
