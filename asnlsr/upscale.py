@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import logging
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from asnlsr.files import check_space, keep, locked, naming, replacing, sha256
@@ -26,6 +27,7 @@ from asnlsr.scenes.degrade import resampled_fields
 from asnlsr.scenes.envi import Scene, check_output, open_scene, write_header
 from asnlsr.training.folder import load_run
 
+logger = logging.getLogger(__name__)
 WINDOW = 96  # low-resolution pixels a side that a network sees at once
 OVERLAP = 24  # of neighbours, at least
 LEAST = 16  # a side, of what the networks take
@@ -196,7 +198,7 @@ def upscale(hdr: Path, run: Path, out: Path, progress: bool = True, force: bool 
     check_output(scene, out)
     bands = SceneBands(scene) if model.any_bands else BinnedScene(scene)
     size, scale = len(bands.centres_nm), int(record["scale"])
-    fields = _header_fields(bands, run, record)
+    fields = _header_fields(bands, run, network, record)
     img, png = out.with_suffix(".img"), out.with_suffix(".png")
     pieces = in_pieces(network, bands, size if model.any_bands else BANDS, model.unmixes)
     with locked(img):
@@ -214,6 +216,12 @@ def upscale(hdr: Path, run: Path, out: Path, progress: bool = True, force: bool 
                 write_header(new_hdr, shape, bands.centres_nm + 1e-3 * same, **fields)
             part.replace(img)
             bands.tell_clipped()
+            if hasattr(network, "take_psf"):
+                logger.warning(
+                    "%s: takes the PSF to be that of the training tiles. The scene cannot tell: "
+                    "where the sensor's is a fifth narrower, bicubic may be as good",
+                    img,
+                )
         if not png.exists():
             quick_look(open_scene(out), png)
 
@@ -232,7 +240,9 @@ def _check(scene: Scene, run: Path, record: dict[str, Any]) -> None:
         )
 
 
-def _header_fields(bands: SceneBands, run: Path, record: dict[str, Any]) -> dict[str, Any]:
+def _header_fields(
+    bands: SceneBands, run: Path, network: nn.Module, record: dict[str, Any]
+) -> dict[str, Any]:
     """Return what the header of the output says besides shape and wavelengths."""
     scene, scale = bands.scene, record["scale"]
     fields = resampled_fields(scene, scale, finer=True)
@@ -240,6 +250,8 @@ def _header_fields(bands: SceneBands, run: Path, record: dict[str, Any]) -> dict
         f"{scene.name} enlarged by {scale} with {spec(record['model']).label} "
         f"(run {run.resolve().name}, asnlsr {version('asnlsr')}); {scene.quantity}"
     )
+    if hasattr(network, "take_psf"):
+        fields["description"] += "; takes the PSF to be that of the training tiles"
     if bands.fwhm_nm is not None:
         fields["fwhm"] = [f"{value:.10g}" for value in bands.fwhm_nm]
     if len(bands.centres_nm) == scene.channels:

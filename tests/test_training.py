@@ -367,7 +367,8 @@ def test_evaluation_also_measures_against_truth_without_noise(run, tiny_set, tmp
     found = ceiling[ceiling["metric"] == "psnr"]["value"].tolist()
     assert found == pytest.approx(expected, abs=0.01)
     last = render(results_table(metrics)).splitlines()[-1]
-    assert last.startswith(f"| {CEILING}") and f"{expected.mean():.2f}" in last
+    assert last.startswith(f"| {CEILING}")
+    assert f"{expected.mean():.2f}" in last
 
 
 def test_evaluation_warns_of_a_split_or_pixels_that_are_not_the_run_s(

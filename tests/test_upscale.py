@@ -40,9 +40,9 @@ from tests.test_envi import MAP
 
 @pytest.fixture(scope="module")
 def runs(tiny_tiles, tiny_split, tmp_path_factory):
-    """A network without weights, and one for 30 bands after a single step."""
+    """Two methods without weights, and a network for 30 bands after a single step."""
     folder = tmp_path_factory.mktemp("runs")
-    for model in ("bicubic", "esrt"):
+    for model in ("bicubic", "bicubic-centred", "esrt"):
         settings = {"steps": 1} if model == "esrt" else {}
         experiment = Experiment(model, "smoke", settings=settings)
         train(experiment, TileSet(tiny_tiles, tiny_split), folder / model, progress=False)
@@ -110,6 +110,13 @@ def test_header_says_what_made_it(runs, lr, tmp_path):
     again = open_scene(tmp_path / "again.hdr").header["map info"]
     assert again[0] == "UTM"
     assert [float(x) for x in again[1:7]] == pytest.approx([float(x) for x in MAP[1:7]])
+
+
+@pytest.mark.parametrize(("model", "takes_it"), [("bicubic", False), ("bicubic-centred", True)])
+def test_what_takes_the_psf_as_known_says_so(model, takes_it, runs, lr, tmp_path, caplog):
+    upscale(lr, runs / model, tmp_path / "hr.hdr", progress=False)
+    description = open_scene(tmp_path / "hr.hdr").header["description"]
+    assert ("takes the PSF" in description, "takes the PSF" in caplog.text) == (takes_it, takes_it)
 
 
 def test_quantity_is_carried(runs, tmp_path):
