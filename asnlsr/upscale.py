@@ -8,6 +8,7 @@ import json
 import logging
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from asnlsr.training.folder import load_run
 
 logger = logging.getLogger(__name__)
 WINDOW = 96  # low-resolution pixels a side that a network sees at once
+WIDE = 192  # columns, of a network that works through the bands in parts and so needs less memory
 OVERLAP = 24  # of neighbours, at least
 LEAST = 16  # a side, of what the networks take
 
@@ -39,6 +41,7 @@ Span = tuple[int, int]
 Shape = tuple[int, int, int]
 Network = Callable[[Tensor], Tensor]
 Strips = Callable[[Sequence[int]], Iterator[Tensor]]
+Blocks = Callable[[int], Iterator[NDArray[np.float32]]]
 
 
 def spans(length: int, window: int = WINDOW, overlap: int = OVERLAP) -> list[Span]:
@@ -77,7 +80,7 @@ def ramps(along: Sequence[Span], overlap: int = OVERLAP, scale: int = 4) -> list
 
 @torch.no_grad()
 def enlarged_rows(
-    network: Network, strips: Strips, shape: Shape, scale: int, first: int = 0
+    network: Network, strips: Strips, shape: Shape, scale: int, first: int = 0, width: int = WINDOW
 ) -> Iterator[NDArray[np.float32]]:
     """Super-resolve a scene and yield its rows in blocks, each final: (bands, any, cols) of z.
 
@@ -93,8 +96,10 @@ def enlarged_rows(
         r.
     first : int
         Row of windows whose block comes first; the blocks do not depend on it.
+    width : int
+        Columns of a window.
     """
-    rows, cols = spans(shape[1]), spans(shape[2])
+    rows, cols = spans(shape[1]), spans(shape[2], width)
     row_ramps, col_ramps = ramps(rows, scale=scale), ramps(cols, scale=scale)
     # Rows of windows that reach into the first block come before it.
     begin = next(n for n, (_, stop) in enumerate(rows) if stop > rows[first][0])
@@ -163,6 +168,7 @@ def _unmixed(network: Any, bands: SceneBands, group: int) -> Tensor:  # noqa: AN
 
 
 _WRITE_ROWS = 16  # rows that become radiance at a time
+_ASSUMED = "takes the PSF of the training tiles; where it is narrower, bicubic is as good"
 _IDENTITY = "asnlsr identity"  # header field: hash of all that the output was made from
 
 
@@ -200,28 +206,27 @@ def upscale(hdr: Path, run: Path, out: Path, progress: bool = True, force: bool 
     size, scale = len(bands.centres_nm), int(record["scale"])
     fields = _header_fields(bands, run, network, record)
     img, png = out.with_suffix(".img"), out.with_suffix(".png")
-    pieces = in_pieces(network, bands, size if model.any_bands else BANDS, model.unmixes)
+    shape, group = (size, scene.rows, scene.cols), size if model.any_bands else BANDS
+    width = WIDE if model.any_bands else WINDOW
+    pieces = in_pieces(network, bands, group, model.unmixes)
+    blocks = partial(enlarged_rows, *pieces, shape, scale, width=width)
     with locked(img):
         mine = out.is_file() and fields[_IDENTITY].encode() in out.read_bytes()
         keep(*[out] * (not mine), beside=[img, png], force=force or mine)
         if not (mine and img.exists()):
             part = _part(out, fields[_IDENTITY])
-            _write_pixels(part, img, pieces, (size, scene.rows, scene.cols), scale, progress)
+            _write_pixels(part, img, blocks, shape, scale, progress)
             for old in (img, png):  # never beside a header that is not theirs
                 old.unlink(missing_ok=True)
             with replacing(out) as new_hdr:
-                shape = (scale * scene.rows, scale * scene.cols, size)
                 # Bands of one centre apart: a channel at 1700 nm ends SWIR1 and begins SWIR2.
                 same = np.diff(bands.centres_nm, prepend=0) == 0
-                write_header(new_hdr, shape, bands.centres_nm + 1e-3 * same, **fields)
+                enlarged = (scale * scene.rows, scale * scene.cols, size)
+                write_header(new_hdr, enlarged, bands.centres_nm + 1e-3 * same, **fields)
             part.replace(img)
             bands.tell_clipped()
             if hasattr(network, "take_psf"):
-                logger.warning(
-                    "%s: takes the PSF to be that of the training tiles. The scene cannot tell: "
-                    "where the sensor's is a fifth narrower, bicubic may be as good",
-                    img,
-                )
+                logger.warning("%s: %s", img, _ASSUMED)
         if not png.exists():
             quick_look(open_scene(out), png)
 
@@ -251,13 +256,13 @@ def _header_fields(
         f"(run {run.resolve().name}, asnlsr {version('asnlsr')}); {scene.quantity}"
     )
     if hasattr(network, "take_psf"):
-        fields["description"] += "; takes the PSF to be that of the training tiles"
+        fields["description"] += f"; {_ASSUMED}"
     if bands.fwhm_nm is not None:
         fields["fwhm"] = [f"{value:.10g}" for value in bands.fwhm_nm]
     if len(bands.centres_nm) == scene.channels:
         fields["bbl"] = scene.usable.astype(int).tolist()
     made_from = [sha256(file) for file in (run / "weights.safetensors", scene.hdr, scene.img)]
-    identity = [made_from, record["model"], record["config"], fields, WINDOW, OVERLAP]
+    identity = [made_from, record["model"], record["config"], fields, WINDOW, WIDE, OVERLAP]
     fields[_IDENTITY] = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     return fields
 
@@ -273,7 +278,7 @@ def _part(out: Path, identity: str) -> Path:
 
 
 def _write_pixels(
-    part: Path, img: Path, pieces: tuple[Network, Strips], shape: Shape, scale: int, progress: bool
+    part: Path, img: Path, blocks: Blocks, shape: Shape, scale: int, progress: bool
 ) -> None:
     """Write the pixels of the output to ``part``, or what is missing of them."""
     # A block ends where the next row of windows begins; a half one is made again.
@@ -285,12 +290,11 @@ def _write_pixels(
     if first == len(ends):
         return
     part.parent.mkdir(parents=True, exist_ok=True)
-    blocks = enlarged_rows(*pieces, shape, scale, first)
     bar = tqdm(total=len(ends), initial=first, unit="block", desc="upscale", disable=not progress)
     with naming(img), part.open("ab") as file, bar:
         file.truncate(ends[first - 1] if first else 0)
         try:
-            for block in blocks:
+            for block in blocks(first):
                 for z in np.split(block, range(_WRITE_ROWS, block.shape[1], _WRITE_ROWS), 1):
                     radiance = np.moveaxis(unscale(z), 0, -1)
                     if not np.isfinite(radiance).all():
