@@ -172,7 +172,7 @@ CLAIMS: list[tuple[str, str, Check]] = [
     ),
     (
         "09_alignment",
-        "The classifier finds the domain of a pixel as easily after A-SNLSR as before.",
+        "The classifier finds the domain of a pixel as easily with the adversary as without.",
         lambda r: abs(r.gap("asnlsr", "snlsr-unmix", **A_DISTANCE).mean()) < 0.05,
     ),
     (
@@ -368,14 +368,14 @@ CLAIMS: list[tuple[str, str, Check]] = [
     ),
     (
         "intro",
-        "On simulated scenes A-SNLSR stands {glue:text}`gain:.2f` dB above bicubic after a short"
-        " training, and with or without its adversary the networks differ by"
+        "On simulated scenes A-SNLSR gains {glue:text}`gain:.2f` dB over bicubic after a short"
+        " training, and the networks with and without its adversary differ by"
         " {glue:text}`adversary:+.2f` dB, less than the 0.1 dB that we call negligible.",
         lambda r: is_negligible(r.gap("asnlsr", "snlsr-unmix")),
     ),
     (
         "intro",
-        "**Untrained deconvolution with the known blur gains {glue:text}`lucy:.2f` dB, and a"
+        "**Untrained deconvolution with the known blur gains {glue:text}`lucy:.2f` dB; a"
         " network that cannot see which band it works on, and so has nothing to adapt, gains"
         " {glue:text}`best:.2f` dB.**",
         lambda r: (
