@@ -210,7 +210,7 @@ CLAIMS: list[tuple[str, str, Check]] = [
     (
         "appendix_c_recipe",
         "With `published`, {glue:text}`collapsed` of {glue:text}`collapsed_of` runs end with"
-        " collapsed abundances ({numref}`fig-recipes`), at bicubic.",
+        " collapsed abundances ({numref}`fig-recipes`), level with bicubic.",
         lambda r: r.collapsed("published").any(),
     ),
     (
