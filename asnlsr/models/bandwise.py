@@ -57,8 +57,8 @@ class Bandwise(nn.Module):
     """Data steps, and between them learned detail: what all bands share, and what one has alone.
 
     The known blur is undone first, as far as the data say; the network sees the result, as r^2
-    images of low resolution, and adds detail; a last data step takes back what of it contradicts
-    the data.
+    images of low resolution, and adds detail; a last data step takes back any detail that
+    contradicts the data.
 
     In log radiance, light and shade add the same to every band, and the light's spectrum adds a
     constant to a band. So the detail of the mean band is most of the detail of any band: a large
