@@ -193,9 +193,9 @@ class SNLSR(nn.Module):
     def start(self, lr: Tensor, warming_up: bool, pool: Tensor | None = None) -> None:
         """Start from low-resolution training tiles, z (n, C, h, w). Ours.
 
-        Before the warm-up the unmixing starts, so that it is learnt in seconds, its endmembers
+        Before the warm-up the unmixing starts, so that it is learned in seconds, its endmembers
         as pixels of `pool` (n, C, h, w), or of the tiles themselves; after it the
-        super-resolution branch, from what the warm-up has learnt.
+        super-resolution branch, from what the warm-up has learned.
         """
         if warming_up:
             lr = self.match(lr)
