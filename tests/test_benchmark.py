@@ -2,8 +2,8 @@ import pandas as pd
 import pytest
 
 from asnlsr.config import Experiment
-from asnlsr.results.benchmark import KEYS, benchmark, psfs
 from asnlsr.training.run import train
+from workflow.run_benchmark import KEYS, benchmark, psfs
 
 
 @pytest.fixture(scope="module")
