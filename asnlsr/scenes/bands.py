@@ -203,7 +203,13 @@ class SceneBands:
 
 
 class BinnedScene(SceneBands):
-    """A scene with the spectral binning of both domains, SWIR1 first: (2 * BANDS) bands."""
+    """A scene with the spectral binning of both domains, SWIR1 first: (2 * BANDS) bands.
+
+    Attributes
+    ----------
+    weights : ndarray of float64, shape (bands, channels)
+        Of the channels in every band, see :func:`bin_response`.
+    """
 
     def __init__(self, scene: Scene) -> None:
         super().__init__(scene)
@@ -214,10 +220,11 @@ class BinnedScene(SceneBands):
             ]
         except ValueError as error:
             raise ValueError(f"{scene.hdr}: {error}") from None
+        self.weights = np.concatenate([weights for weights, _ in responses])
         self.centres_nm = np.concatenate([centres for _, centres in responses])
         # Of the weights alone; that of the channels comes on top.
         self.fwhm_nm = np.concatenate([bin_fwhm_nm(centres) for _, centres in responses])
-        self._used = np.any([weights.any(axis=0) for weights, _ in responses], axis=0)
+        self._used = self.weights.any(axis=0)
         # Only the channels between the first and the last with a weight are multiplied.
         ends = [np.flatnonzero(weights.any(axis=0))[[0, -1]] for weights, _ in responses]
         self._responses = [
@@ -281,9 +288,7 @@ def quick_look(scene: Scene, png: Path) -> None:
     """Draw a scene in false colour, SWIR1 beside SWIR2, thinned to at most 1024 pixels a side."""
     import matplotlib.image  # only pictures need it
 
-    step = -(-max(scene.rows, scene.cols) // _PICTURE)
-    lines = [scene.read_rows(row, row + 1)[0, ::step] for row in range(0, scene.rows, step)]
-    cube = np.stack(lines).transpose(2, 0, 1)
+    cube = scene.thinned(_PICTURE).transpose(2, 0, 1)
     pictures = [false_colour(cube, scene.wavelength_nm, domain) for domain in DOMAINS]
     with replacing(png) as temporary:
         matplotlib.image.imsave(

@@ -23,7 +23,7 @@ from anywidget.widget import AnyWidget
 from numpy.typing import ArrayLike, NDArray
 from traitlets import Dict, Int, List, Unicode
 
-from asnlsr.scenes.bands import DOMAINS, FALSE_COLOUR_NM, BinnedScene, bin_response
+from asnlsr.scenes.bands import DOMAINS, FALSE_COLOUR_NM, BinnedScene
 from asnlsr.scenes.envi import Scene, open_scene
 from asnlsr.scenes.header import nanometres
 
@@ -36,7 +36,6 @@ MAPS = ("cividis", "viridis", "gray", "RdBu_r")  # readable for colour-blind rea
 NO_DATA, FILL = -9999, 9e36  # no data by custom; what netCDF fills with is above the second
 PRESETS_NM = {DOMAINS[name].title: nm for name, nm in FALSE_COLOUR_NM.items()}
 PRESETS_NM["both domains"] = (2200.0, 1650.0, 1050.0)  # the last one is shown first
-CHOSEN = ("view", "band", "rgb", "pixel", "pins", "region", "line", "extent")
 TWIN = """<style>{css}</style>
 <div id="{name}"></div>
 <script type="module">{js}
@@ -105,13 +104,10 @@ def _values(cube: Cube, wavelength_nm: ArrayLike | None) -> Read:
 
 def _thinned(scene: Scene) -> xr.DataArray:
     """Read a scene in the bands of both domains; a pixel without data is NaN."""
-    centres = BinnedScene(scene).centres_nm / scene.unit_nm
-    channels = (scene.wavelength_nm, scene.usable)
-    weights = np.concatenate([bin_response(each, *channels)[0] for each in DOMAINS.values()])
-    thin = -(-max(scene.rows, scene.cols) // LARGEST)
-    lines = [scene.read_rows(r, r + 1)[0, ::thin] for r in range(0, scene.rows, thin)]
-    cube = np.stack(lines)[..., scene.usable] @ weights.T[scene.usable]
-    along = ("band", centres, {"units": scene.header["wavelength units"]})
+    binned = BinnedScene(scene)
+    cube = scene.thinned(LARGEST)[..., scene.usable] @ binned.weights.T[scene.usable]
+    units = {"units": scene.header["wavelength units"]}
+    along = ("band", binned.centres_nm / scene.unit_nm, units)
     attrs = {"units": scene.quantity}
     return xr.DataArray(cube, {"wavelength": along}, ("row", "column", "band"), attrs=attrs)
 
@@ -144,7 +140,28 @@ def script(*names: str, folder: Path = HERE) -> str:
     return "".join((folder / f"{name}.js").read_text("utf-8") for name in names)
 
 
-class BandBrowser(AnyWidget):
+class Page(AnyWidget):
+    """A widget whose JavaScript also works in a page without a kernel."""
+
+    content = Dict().tag(sync=True)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Add the HTML twin to what ipywidgets says about the widget."""
+        data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
+        return data | {"text/html": self.html()}, metadata
+
+    def html(self) -> str:
+        """Return the widget as HTML that needs neither a kernel nor a network."""
+        own = set(self.trait_names(sync=True)) - set(AnyWidget.class_trait_names())
+        state = {name: getattr(self, name) for name in sorted(own) if name[0] != "_"}
+        text = json.dumps(state, default=lambda raw: base64.b64encode(raw).decode())
+        # No text from a header can end the script: its brackets are written as escapes.
+        text = text.replace("<", "\\u003c")
+        js = str(self._esm).replace("export default { render };", "")
+        return TWIN.format(css=self._css, name=f"page-{self.model_id}", js=js, state=text)
+
+
+class BandBrowser(Page):
     """Pictures of one cube, or of several of the same place, and spectra of their pixels.
 
     The kernel can `observe` or set what the reader has chosen: `view` (what the pictures show:
@@ -157,7 +174,6 @@ class BandBrowser(AnyWidget):
 
     _esm = script("page", "cube", "drawing", "browser")
     _css = HERE / "browser.css"
-    content = Dict().tag(sync=True)
     view = Unicode("three").tag(sync=True)
     band = Int(-1).tag(sync=True)
     rgb = List(Int()).tag(sync=True)
@@ -220,18 +236,3 @@ class BandBrowser(AnyWidget):
             self.view, self.band, self.rgb = "three", -1, []
             self.pins, self.region, self.line, self.extent = [], [], [], []
             self.content = content | encode([cube for cube, _, _ in read.values()])
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Add the HTML twin to what ipywidgets says about the widget."""
-        data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
-        return data | {"text/html": self.html()}, metadata
-
-    def html(self) -> str:
-        """Return the browser as HTML that needs neither a kernel nor a network."""
-        codes = base64.b64encode(self.content["codes"]).decode()
-        chosen = {name: getattr(self, name) for name in CHOSEN}
-        state = json.dumps(chosen | {"content": self.content | {"codes": codes}})
-        # No text from a header can end the script: its brackets are written as escapes.
-        state = state.replace("<", "\\u003c")
-        js = self._esm.replace("export default { render };", "")
-        return TWIN.format(css=self._css, name=f"browser-{self.model_id}", js=js, state=state)

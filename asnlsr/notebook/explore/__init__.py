@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from anywidget.widget import AnyWidget
 from numpy.typing import NDArray
-from traitlets import Dict, Float, Int, List, Unicode
+from traitlets import Float, Int, List, Unicode
 
-from asnlsr.notebook.browser import TWIN, script
+from asnlsr.notebook.browser import Page, script
 from asnlsr.physics import FLOOR, SIZE, TOP, gaussian_psf, halo
 
 Array: TypeAlias = NDArray[Any]
@@ -32,30 +31,16 @@ def pack(array: Array) -> dict[str, Any]:
     return {"shape": array.shape, "low": low, "step": step, "codes": text}
 
 
-class Explorable(AnyWidget):
+class Explorable(Page):
     """A figure whose settings the reader turns, and the kernel can `observe` or set."""
 
     _esm = script("page") + script("explore", folder=Path(__file__).parent)
     _css = Path(__file__).with_name("explore.css")
-    content = Dict().tag(sync=True)
 
     def __init__(self, **data: Any) -> None:  # noqa: ANN401
         limits = {k: [t.min, t.max] for k, t in self.traits().items() if isinstance(t, Float | Int)}
         figure = {"figure": type(self).__name__, "limits": limits}
         super().__init__(content=figure | json.loads(json.dumps(data, default=pack)))
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Add the HTML twin to what ipywidgets says about the widget."""
-        data, metadata = super()._repr_mimebundle_(**kwargs) or ({}, {})
-        return data | {"text/html": self.html()}, metadata
-
-    def html(self) -> str:
-        """Return the figure as HTML that needs neither a kernel nor a network."""
-        own = set(self.trait_names(sync=True)) - set(AnyWidget.class_trait_names())
-        state = json.dumps({name: getattr(self, name) for name in own if name[0] != "_"})
-        js = str(self._esm).replace("export default { render };", "")
-        name = f"explorable-{self.model_id}"
-        return TWIN.format(css=self._css, name=name, js=js, state=state.replace("<", "\\u003c"))
 
 
 class FiveFaces(Explorable):
