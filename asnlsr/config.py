@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from asnlsr.files import fault
 from asnlsr.models.registry import spec
 
 PROTOCOLS = {
@@ -51,7 +52,7 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 class TrainingConfig(BaseModel):
     """What one training run needs besides tiles; `--set key=value` overrides a field."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, strict=True)
 
     steps: Annotated[int, Field(gt=0)]
     warmup_steps: _Count  # of the unmixing alone, before super-resolution
@@ -188,10 +189,12 @@ class Experiment:
             } | dict(model.warm)  # fmt: skip
         values |= {"batch": sizes.batch * model.batches} | dict(model.always)
         given = {key: value for key, value in self.settings.items() if key != "by"}
+        if odd := given.keys() - (known := TrainingConfig.model_fields):
+            raise ValueError(f"no setting {min(odd)!r}: choose one of {', '.join(known)}")
         try:
             config = TrainingConfig(**values | given)
         except ValidationError as error:
-            raise ValueError(_told(error)) from None
+            raise ValueError(f"setting {fault(error)}") from None
         if config.warmup_steps and model.takes_steps and not model.unmixes:
             raise ValueError(f"{self.model} has no unmixing to warm up: leave out warmup_steps")
         if config.start and not model.starts:
@@ -211,13 +214,3 @@ def setting(text: str) -> tuple[str, Any]:
     if not key or not equals or not literal or isinstance(value, (list, dict)):
         raise ValueError(f"--set {text}: must be key=value with one value, such as lr=0.001")
     return key, value
-
-
-def _told(error: ValidationError) -> str:
-    """Say the first fault of a configuration in one line."""
-    first = error.errors()[0]
-    key = first["loc"][0]
-    if first["type"] == "extra_forbidden":
-        choices = ", ".join(TrainingConfig.model_fields)
-        return f"no setting {str(key)!r}: choose one of {choices}"
-    return f"setting {key}={first['input']}: {first['msg'][0].lower()}{first['msg'][1:]}"

@@ -11,6 +11,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from errno import EEXIST, EISDIR, ENOSPC, ENOTDIR
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 # What a file of this program holds near its beginning, by its suffix.
 _MARKS = {".hdr": "asnlsr bytes", ".png": "asnlsr", ".json": '"source_train"|"config"'}
@@ -162,6 +166,15 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def fault(error: ValidationError) -> str:
+    """Say in one line what is wrong first with fields that were read: name, value, reason."""
+    first = error.errors()[0]
+    value = f" = {first['input']}" if isinstance(first["input"], str | int | float) else ""
+    field = ".".join(map(str, first["loc"])) + value
+    reason = str(first.get("ctx", {}).get("error", first["msg"]))
+    return f"{field}: {reason}" if field else reason
 
 
 def told(error: ValueError | OSError | MemoryError) -> str:

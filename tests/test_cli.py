@@ -344,14 +344,14 @@ def test_split_that_does_not_fit(asnlsr, tiny_tiles, changed_split, tmp_path, ro
         ("vgg", "lr=1", ["'vgg'", "asnlsr"]),
         ("asnlsr", "depth=3", ["depth"]),
         ("asnlsr", "steps=many", ["steps"]),
-        *(("asnlsr", f"{key}=0", [f"{key}=0", "greater than 0"])
+        *(("asnlsr", f"{key}=0", [f"{key} = 0", "greater than 0"])
           for key in ("steps", "batch", "crop", "log_every", "lr", "restarts")),
-        ("asnlsr", "relight=-1", ["relight=-1", "greater than or equal to 0"]),
-        ("asnlsr", "relight=2", ["relight=2", "less than or equal to 1"]),
+        ("asnlsr", "relight=-1", ["relight = -1", "greater than or equal to 0"]),
+        ("asnlsr", "relight=2", ["relight = 2", "less than or equal to 1"]),
         ("snlsr", "crop=59", ["crop=59", "60"]),
         ("esrt", "crop=3", ["crop=3", "4"]),
         ("asnlsr", "lr_min=NaN", ["lr_min"]),
-        ("asnlsr", "lr=Infinity", ["lr=inf", "finite"]),
+        ("asnlsr", "lr=Infinity", ["lr = inf", "finite"]),
         ("esrt", "warmup_steps=4", ["warmup_steps", "esrt"]),
         ("esrt", "start=true", ["start", "esrt"]),
     ],

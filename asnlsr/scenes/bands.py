@@ -166,18 +166,18 @@ class SceneBands:
         return np.moveaxis(self._clean(self.scene.read_rows(r0, r1)), -1, 0)
 
     def strips(
-        self, origins: Sequence[int], rows: int, reach: int
+        self, origins: Sequence[int], rows: int, before: int, after: int = 0
     ) -> Iterator[NDArray[np.float32]]:
-        """Yield ``rows`` rows from each origin with ``reach`` pixels around, reflected outside.
+        """Yield ``rows`` rows from each origin with so many pixels around, reflected outside.
 
-        Shape (bands, rows + 2 * reach, cols + 2 * reach), less where an origin is so near to the
-        end that there is no more. Reads every row of the scene once.
+        Shape (bands, before + rows + after, before + cols + after), less where an origin is so
+        near to the end that there is no more. Reads every row of the scene once.
         """
-        row_at = np.pad(np.arange(self.scene.rows), reach, mode="reflect")
-        sides = ((0, 0), (0, 0), (reach, reach))
+        row_at = np.pad(np.arange(self.scene.rows), (before, after), mode="reflect")
+        sides = ((0, 0), (0, 0), (before, after))
         kept, low = self.read_rows(0, 0), 0
         for origin in origins:
-            wanted = row_at[origin : origin + rows + 2 * reach]
+            wanted = row_at[origin : origin + before + rows + after]
             kept, low = kept[:, wanted.min() - low :], wanted.min()
             new = self.read_rows(low + kept.shape[1], wanted.max() + 1)
             kept = np.concatenate([kept, new], axis=1)
@@ -224,7 +224,7 @@ class BinnedScene(SceneBands):
         self.centres_nm = np.concatenate([centres for _, centres in responses])
         # Of the weights alone; that of the channels comes on top.
         self.fwhm_nm = np.concatenate([bin_fwhm_nm(centres) for _, centres in responses])
-        self._used = self.weights.any(axis=0)
+        self._used = np.any(self.weights, axis=0)
         # Only the channels between the first and the last with a weight are multiplied.
         ends = [np.flatnonzero(weights.any(axis=0))[[0, -1]] for weights, _ in responses]
         self._responses = [

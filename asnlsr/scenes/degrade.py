@@ -16,7 +16,6 @@ from asnlsr.scenes.bands import SceneBands
 from asnlsr.scenes.envi import Scene, check_output, open_scene, write_scene
 from asnlsr.scenes.header import REFLECTANCE
 
-_REACH = SIZE // 2  # the kernel reaches no further, whatever the scale
 _BLOCK_ROWS = 8  # low-resolution rows worked on at a time
 
 
@@ -74,17 +73,10 @@ def degrade_scene(
 
 def _low_resolution(bands: SceneBands, scale: int) -> Iterator[NDArray[np.float32]]:
     """Yield blocks of low-resolution rows (any, cols // scale, channels) from the top."""
-    rows, cols = bands.scene.rows // scale, bands.scene.cols // scale
-    before, after = halo(scale)
-    starts = range(0, rows, _BLOCK_ROWS)
-    strips = bands.strips([scale * start for start in starts], scale * _BLOCK_ROWS, _REACH)
-    for start, strip in zip(starts, strips, strict=True):
-        inner = [
-            slice(_REACH - before, _REACH + scale * count + after)
-            for count in (min(_BLOCK_ROWS, rows - start), cols)
-        ]
-        low = degrade(torch.from_numpy(strip[:, inner[0], inner[1]]), scale, "open")
-        yield np.moveaxis(low.numpy(), 0, -1)
+    step = scale * _BLOCK_ROWS
+    starts = range(0, bands.scene.rows // scale * scale, step)
+    for strip in bands.strips(starts, step, *halo(scale)):
+        yield np.moveaxis(degrade(torch.from_numpy(strip), scale, "open").numpy(), 0, -1)
 
 
 _CARRIED = (

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ValidationError
 
-from asnlsr.files import naming, replacing
+from asnlsr.files import fault, naming, replacing
 from asnlsr.scenes.header import INTERLEAVES, RADIANCE, Header
 
 # What a file of pixels may be called after the name of its header.
@@ -65,8 +65,8 @@ class Scene(Header):
             exact = self.dtype.type(self.ignored) if self.dtype.kind == "f" else self.ignored
             radiance = np.where(stored == exact, np.float32(np.nan), radiance)
         if (self.gain != 1).any():
-            radiance = radiance * self.gain
-        return radiance + self.offset if self.offset.any() else radiance
+            radiance = radiance * self.gain.astype(np.float32)
+        return radiance + self.offset.astype(np.float32) if self.offset.any() else radiance
 
     def thinned(self, most: int) -> NDArray[np.float32]:
         """Read every n-th pixel of every n-th row, at most so many a side, as `read_rows` does."""
@@ -96,14 +96,12 @@ def open_scene(hdr: Path) -> Scene:
         img = _pixels_of(hdr, str(header.get("interleave", "")).lower())
         scene = Scene.model_validate(header | {"hdr": hdr, "img": img, "header": header})
     except ValidationError as error:
-        raise ValueError(f"{hdr}: {_in_words(error)}; mend the header") from None
-    shape = scene.rows, scene.cols, scene.channels
-    expected = scene.start + math.prod(shape) * scene.dtype.itemsize
+        raise ValueError(f"{hdr}: {fault(error)}; mend the header") from None
+    count = scene.rows * scene.cols * scene.channels
+    expected = scene.start + count * scene.dtype.itemsize
     if (size := img.stat().st_size) != expected:
-        raise ValueError(
-            f"{img}: {size} bytes, but {hdr.name} describes {shape[0]} x {shape[1]} x {shape[2]} "
-            f"{scene.dtype.name} = {expected} bytes; copy the file again or mend the header"
-        )
+        said = f"{hdr.name} describes {expected}; copy it again or mend the header"
+        raise ValueError(f"{img}: {size} bytes, but {said}")
     return scene
 
 
@@ -134,13 +132,11 @@ def _read_fields(hdr: Path) -> dict[str, Any]:
 
 def _decoded(raw: bytes) -> str:
     """Return the text of a header: UTF-16 if it says so, UTF-8 if it can be, else Latin-1."""
-    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        text = raw.decode("utf-16", "replace")
-    else:
-        try:
-            text = raw.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            text = raw.decode("latin-1")
+    try:
+        utf16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = raw.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError:
+        text = raw.decode("latin-1")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -177,25 +173,11 @@ def _pixels_of(hdr: Path, interleave: str) -> Path:
         found = [path for path, suffix in suffixes.items() if suffix in wanted]
         if len(found) > 1:
             names = " or ".join(path.name for path in found)
-            raise ValueError(
-                f"{hdr}: does it describe {names}? Rename it to that name and .hdr at the end"
-            )
+            raise ValueError(f"{hdr}: does it describe {names}? Rename it to that and .hdr")
         if found:
             return found[0]
-    beside = "".join(f"; {path.name} is not {interleave}" for path in suffixes)
-    raise FileNotFoundError(
-        f"{hdr.with_suffix('.img')}: no pixel file of that or a like name beside {hdr.name}{beside}"
-    )
-
-
-def _in_words(error: ValidationError) -> str:
-    """Say what is wrong first: field, value, reason."""
-    first = error.errors()[0]
-    reason = str(first.get("ctx", {}).get("error", first["msg"]))
-    if first["type"] == "missing":
-        return f"no {first['loc'][0]} field"
-    value = f" = {first['input']}" if isinstance(first["input"], str) else ""
-    return f"{first['loc'][0]}{value}: {reason}" if first["loc"] else reason
+    others = "".join(f"; {path.name} is not {interleave}" for path in suffixes)
+    raise FileNotFoundError(f"{hdr.with_suffix('.img')}: no pixel file of this {hdr.name}{others}")
 
 
 def write_scene(

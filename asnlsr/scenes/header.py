@@ -17,6 +17,7 @@ INTERLEAVES = ("bil", "bip", "bsq")
 _DTYPE_CODES = {"1": "u1", "2": "i2", "3": "i4", "4": "f4", "5": "f8"} | {
     "12": "u2", "13": "u4", "14": "i8", "15": "u8"
 }  # fmt: skip
+_FILE_TYPES = dict.fromkeys(("envi standard", "envi", ""), "ENVI")
 
 # Units by what they begin with; of a micrometre too: u, µ and what other encodings make of it.
 _PREFIX = {"": 1.0, "c": 1e-2, "m": 1e-3, "u": 1e-6, "n": 1e-9} | {
@@ -105,14 +106,12 @@ def _measured(unit: str) -> tuple[float, str]:
     return float(f"{factor:.12g}"), RADIANCE
 
 
-def _standard(file_type: str) -> str:
-    if not file_type.startswith("envi standard") and file_type not in {"", "envi"}:
-        raise ValueError
-    return file_type
+def _each(value: float) -> Callable[[dict[str, Any]], NDArray[Any]]:
+    """Give every channel a value where the field is absent."""
+    return lambda fields: np.full(fields["channels"], value)
 
 
 _Numbers = Annotated[NDArray[np.float64], _array("f8")]
-_Singles = Annotated[NDArray[np.float32], _array("f4")]
 _Flags = Annotated[NDArray[np.bool_], _array("?")]
 _A_RADIANCE = "of radiance, such as W/(m2 sr nm) or uW/(cm2 sr nm), or reflectance"
 
@@ -127,7 +126,7 @@ class Header(BaseModel, arbitrary_types_allowed=True):
     interleave: Annotated[str, _one_of({name: name for name in INTERLEAVES})]
     code: Annotated[str, _one_of(_DTYPE_CODES)] = Field(alias="data type")
     order: Annotated[str, _one_of({"0": "<", "1": ">"})] = Field("<", alias="byte order")
-    kind: Annotated[str, _checked(_standard, "ENVI Standard")] = Field("", alias="file type")
+    kind: Annotated[str, _one_of(_FILE_TYPES)] = Field("", alias="file type")
     ignored: float = Field(math.nan, alias="data ignore value")  # as stored; means no data
     unit_nm: Annotated[float, _checked(nanometres, "a length, such as nm or um")] = Field(
         alias="wavelength units"
@@ -135,9 +134,9 @@ class Header(BaseModel, arbitrary_types_allowed=True):
     # Of every channel; the quantity is (stored * gain + offset), in its unit.
     wavelength_nm: _Numbers = Field(alias="wavelength")
     fwhm_nm: _Numbers | None = Field(None, alias="fwhm")
-    usable: _Flags = Field(default_factory=lambda d: np.full(d["channels"], True), alias="bbl")
-    gain: _Singles = Field(np.ones(1, np.float32), alias="data gain values")
-    offset: _Singles = Field(np.zeros(1, np.float32), alias="data offset values")
+    usable: _Flags = Field(default_factory=_each(True), alias="bbl")
+    gain: _Numbers = Field(default_factory=_each(1.0), alias="data gain values")
+    offset: _Numbers = Field(default_factory=_each(0.0), alias="data offset values")
     measured: Annotated[tuple[float, str], _checked(_measured, _A_RADIANCE)] = Field(
         (1.0, RADIANCE), alias="data units"
     )
@@ -149,7 +148,8 @@ class Header(BaseModel, arbitrary_types_allowed=True):
         """Refuse what would change the numbers and is not honoured."""
         for name in filter(_QUANTITY.fullmatch, fields.keys() - _KNOWN):
             neutral = "0" if re.search("offset|bias|compression", name) else "1"
-            if not {_number(value) for value in np.atleast_1d(fields[name])} <= {neutral, ""}:
+            values = np.atleast_1d(fields[name])
+            if not all(re.fullmatch(rf"({neutral}(\.0*)?)?", value) for value in values):
                 mend = "changes the stored numbers and is not known here; apply it and remove it"
                 raise ValueError(f"{name} = {str(fields[name])[:60]}: {mend}")
         return fields
@@ -157,10 +157,8 @@ class Header(BaseModel, arbitrary_types_allowed=True):
     @model_validator(mode="after")
     def _check_channels(self) -> Self:
         """One number per channel; wavelengths of an optical sensor that increase."""
-        for name in self.model_fields_set & {
-            "wavelength_nm", "fwhm_nm", "usable", "gain", "offset"
-        }:  # fmt: skip
-            if getattr(self, name).shape != (self.channels,):
+        for name in ("wavelength_nm", "fwhm_nm", "usable", "gain", "offset"):
+            if (found := getattr(self, name)) is not None and found.shape != (self.channels,):
                 field = type(self).model_fields[name].alias
                 raise ValueError(f"{field} must hold {self.channels} numbers, one per channel")
         if self.fwhm_nm is not None:
@@ -185,8 +183,7 @@ class Header(BaseModel, arbitrary_types_allowed=True):
                 raise ValueError(f"reflectance scale factor and {other}: remove what is wrong")
             factor, quantity = factor / self.divisor, quantity if radiance else REFLECTANCE
         self.measured = factor, quantity
-        self.gain = (factor * self.gain.astype(np.float64)).astype(np.float32)
-        self.offset = (factor * self.offset.astype(np.float64)).astype(np.float32)
+        self.gain, self.offset = factor * self.gain, factor * self.offset
         return self
 
     @property
@@ -198,11 +195,3 @@ class Header(BaseModel, arbitrary_types_allowed=True):
     def dtype(self) -> np.dtype[Any]:
         """Type of the stored numbers."""
         return np.dtype(self.order + self.code)
-
-
-def _number(text: str) -> str:
-    """Write a number in its shortest form; leave other text."""
-    try:
-        return f"{float(text):g}"
-    except ValueError:
-        return text

@@ -215,7 +215,9 @@ def _cut(
 ) -> int:
     """Write the tiles of a scene, numbered from ``first`` on; return the number after the last."""
     bands = [source, *((source.layers or ()) if with_layers else ())]
-    for strips in zip(*(b.strips(source.row0, recipe.tile, _REACH) for b in bands), strict=True):
+    for strips in zip(
+        *(b.strips(source.row0, recipe.tile, _REACH, _REACH) for b in bands), strict=True
+    ):
         cuts = _pairs(strips[0], source.col0, recipe)
         halves = {name: np.split(cut, 2, axis=1) for name, cut in cuts.items()}
         if with_layers:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from asnlsr.files import replacing, sha256
+from asnlsr.files import fault, replacing, sha256
 from asnlsr.physics import SIZE, log_scale
 from asnlsr.scenes.bands import DOMAINS
 
@@ -301,20 +301,14 @@ def read_split(path: Path, tiles: Path | None = None) -> Split:
     try:
         split: Split = _Roles.model_validate_json(Path(path).read_bytes()).model_dump()
     except ValidationError as error:
-        fault = error.errors()[0]["msg"]
-        raise ValueError(f"{path}: not a split made with asnlsr split: {fault}") from None
+        raise ValueError(f"{path}: not a split of asnlsr split: {fault(error)}") from None
     if tiles is None:
         return split
     ids, named = set(tile_ids(open_tiles(tiles, "swir1"))), set(chain(*split.values()))
     if absent := sorted(named - ids):
-        raise ValueError(
-            f"{path}: {len(absent)} of its tiles, such as {absent[0]}, are not in {tiles}; "
-            "make the split again for these tiles"
-        )
+        lost = f"{len(absent)} of its tiles, such as {absent[0]}, are not in {tiles}"
+        raise ValueError(f"{path}: {lost}; make the split again")
     if spare := ids - named:
-        warnings.warn(
-            f"{path}: gives no role to {len(spare)} of {len(ids)} tiles in {tiles}; "
-            "if they were prepared anew, make the split again",
-            stacklevel=2,
-        )
+        told = f"gives no role to {len(spare)} of {len(ids)} tiles in {tiles}; make it again"
+        warnings.warn(f"{path}: {told}", stacklevel=2)
     return split
