@@ -47,14 +47,13 @@ def simulate(
     out: Annotated[Path, Option(help="Folder for the ENVI scenes.")],
     scenes: Annotated[int, Option(help="Number of scenes.", min=1)] = 6,
     size: Annotated[str, Option(help="Rows x columns of a scene.")] = "512x256",
-    layers: Annotated[bool, Option(help="Also without noise, with material fractions.")] = True,
     seed: Seed = 0,
     force: Force = False,
 ) -> None:
     """Simulate radiance scenes of parks and buildings."""
     from asnlsr.scenes.simulator.simulate import read_size, simulate
 
-    simulate(out, scenes, read_size(size), seed, force=force, layers=layers)
+    simulate(out, scenes, read_size(size), seed, force=force)
 
 
 @app.command(epilog="Example: asnlsr fetch tiles splits --out data/published --dry-run")

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from errno import EEXIST, EISDIR, ENOSPC, ENOTDIR
+from errno import EEXIST, EISDIR, ENOSPC
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -56,16 +57,12 @@ def keep(*named: Path, beside: Iterable[Path] = (), force: bool = False) -> None
     FileExistsError
         If one exists that is not to be replaced; the message names it.
     """
-    for path in named:
-        if path.exists() and not force:
-            mend = "exists already; choose another --out, or --force to replace it"
-            raise FileExistsError(EEXIST, mend, str(path))
-    for path in beside:
-        if os.path.lexists(path) and not (force and ours(path)):
-            mend = "or --force to replace it" if ours(path) else "asnlsr did not write it"
-            raise FileExistsError(
-                EEXIST, f"exists already; choose another --out, {mend}", str(path)
-            )
+    for path in (*named, *beside):
+        replaceable = path in named or ours(path)
+        if os.path.lexists(path) and not (force and replaceable):
+            mend = "or --force to replace it" if replaceable else "asnlsr did not write it"
+            told = f"exists already; choose another --out, {mend}"
+            raise FileExistsError(EEXIST, told, str(path))
 
 
 @contextmanager
@@ -81,25 +78,20 @@ def locked(path: Path) -> Iterator[None]:
     """
     made_parent = not path.parent.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = path.with_name(f".{path.name}.lock")
-    with lock.open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            alone = os.path.samestat(os.fstat(file.fileno()), lock.stat())
-        except (BlockingIOError, FileNotFoundError):
-            alone = False
-        except OSError:  # a file system without locks
-            alone = True
-        if not alone:  # or the file has been removed by who held it just now
-            mend = "another asnlsr is writing there; wait for its end"
-            raise BlockingIOError(f"{path}: {mend}")
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-            if made_parent:
-                with suppress(OSError):  # it holds the output by now
-                    path.parent.rmdir()
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        mend = "another asnlsr is writing there; wait for its end"
+        raise BlockingIOError(f"{path}: {mend}") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+        if made_parent:
+            with suppress(OSError):  # it holds the output by now
+                path.parent.rmdir()
 
 
 @contextmanager
@@ -186,6 +178,4 @@ def told(error: ValueError | OSError | MemoryError) -> str:
         message = f"{error.filename}: {error.strerror}"
         if error.errno == ENOSPC:
             message += "; free some space or choose another --out"
-        if error.strerror in {os.strerror(EEXIST), os.strerror(ENOTDIR)}:
-            message += "; a folder is needed here"
     return message

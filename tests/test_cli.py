@@ -591,10 +591,11 @@ def test_file_where_a_folder_is_to_be_made(asnlsr, tiny_scenes, tiny_tiles, tiny
     assert out.read_text() == "mine"
 
 
-NO_PROTOCOL = "model,seed,recipe,domain,metric,value\nbicubic,0,warm,swir2,psnr,30\n"
+NO_PROTOCOL = "model,setting,seed,recipe,domain,metric,value\nbicubic,,0,warm,swir2,psnr,30\n"
 
 
-TEXT = "model,seed,protocol,recipe,domain,metric,value\nbicubic,0,blind,warm,swir2,psnr,foo\n"
+COLUMNS = "model,setting,seed,protocol,recipe,domain,metric,value\n"
+TEXT = COLUMNS + "bicubic,,0,blind,warm,swir2,psnr,foo\n"
 
 
 @pytest.mark.parametrize("text", [None, "", "a,b\n1,2\n", '"unclosed', NO_PROTOCOL, TEXT])
@@ -621,8 +622,7 @@ def test_interrupt_ends_with_130(asnlsr, tiny_scenes, tmp_path, monkeypatch):
 @pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1"])
 def test_any_locale(tiny_scenes, tmp_path, encoding):
     """What is printed and written is UTF-8, or would be lost: arrows, names, units."""
-    row = "bicubic,0,blind,warm,swir2,psnr,30\n"
-    (tmp_path / "m.csv").write_text("model,seed,protocol,recipe,domain,metric,value\n" + row)
+    (tmp_path / "m.csv").write_text(COLUMNS + "bicubic,,0,blind,warm,swir2,psnr,30\n")
     make_scene(tmp_path / "plaža.hdr", 32, 32, data_units="µW/(cm² sr nm)")
     environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     environment |= {"PYTHONIOENCODING": encoding, "PYTHONPATH": str(Path.cwd())}

@@ -20,8 +20,9 @@ def metrics(**values):
     """Long table of one protocol: model -> PSNR of seeds 0, 1, ...; other metrics are equal."""
     rows = [
         {
-            "model": model.replace("_", "-"), "seed": seed, "protocol": "blind", "recipe": "warm",
-            "domain": "swir2", "tile": tile, "metric": metric,
+            "model": model.replace("_", "-"), "setting": "", "seed": seed,
+            "protocol": "blind", "recipe": "warm", "domain": "swir2",
+            "tile": tile, "metric": metric,
             "value": value + shift if metric == "psnr" else 1.0,
         }
         for model, seeds in values.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 from urllib.parse import quote
 
 import numpy as np
@@ -22,7 +23,7 @@ def read_metrics(path: Path) -> pd.DataFrame:
     try:
         rows = pd.read_csv(path, dtype={"setting": str})
         rows["value"] = pd.to_numeric(rows["value"])
-        rows[["model", "seed", "protocol", "recipe", "domain", "metric"]]
+        rows[["model", "setting", "seed", "protocol", "recipe", "domain", "metric"]]
     except (ValueError, KeyError):
         raise ValueError(f"{path}: not a metrics file; make it with asnlsr evaluate") from None
     if odd := len(rows) - rows["value"].count():
@@ -89,8 +90,7 @@ def results_table(metrics: pd.DataFrame, domain: str = "swir2") -> pd.DataFrame:
     """
     if metrics["protocol"].nunique() > 1:
         raise ValueError("rows of two protocols are not comparable: make a table of each")
-    setting = metrics["setting"].fillna("") if "setting" in metrics else ""
-    variant = ("_" + pd.Series(setting, index=metrics.index)).replace("_", "")
+    variant = ("_" + metrics["setting"].fillna("")).replace("_", "")
     metrics = metrics.assign(model=metrics["model"] + variant)
     rows = metrics[(metrics["domain"] == domain) & metrics["metric"].isin(COLUMNS)]
     if rows.empty:
@@ -134,23 +134,13 @@ def _label(variant: str) -> str:
     return ", ".join([MODELS[model].label if model in MODELS else model, *settings])
 
 
-def render(table: pd.DataFrame, fmt: str = "md") -> str:
-    """Return a table from `results_table` as Markdown, CSV or LaTeX text.
-
-    Raises
-    ------
-    ValueError
-        On another format.
-    """
+def render(table: pd.DataFrame, fmt: Literal["md", "csv", "latex"] = "md") -> str:
+    """Return a table from `results_table` as Markdown, CSV or LaTeX text."""
     if fmt == "md":
         return formatted(table).to_markdown(index=False, disable_numparse=True)
-    if fmt == "csv":
-        flat = table.copy()
-        flat.columns = ["_".join(column) for column in table.columns.to_flat_index()]
-        return flat.to_csv()
     if fmt == "latex":
         return latex(formatted(table))
-    raise ValueError(f"unknown format {fmt!r}: choose md, csv or latex")
+    return table.set_axis(["_".join(column) for column in table.columns], axis=1).to_csv()
 
 
 _TEX = {"±": "pm", "↑": "uparrow", "↓": "downarrow"}

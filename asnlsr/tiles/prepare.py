@@ -43,13 +43,9 @@ class _TiledScene(BinnedScene):
 
     def provenance(self) -> dict[str, Any]:
         scene = self.scene
-        return {
-            "name": scene.name,
-            "rows": scene.rows,
-            "cols": scene.cols,
-            "negative_clipped": self.clipped,
-            "sha256": {"img": sha256(scene.img), "hdr": sha256(scene.hdr)},
-        }
+        told = {"name": scene.name, "rows": scene.rows, "cols": scene.cols}
+        hashes = {"img": sha256(scene.img), "hdr": sha256(scene.hdr)}
+        return told | {"negative_clipped": self.clipped, "sha256": hashes}
 
 
 def tile_origins(length: int, tile: int) -> list[int]:
@@ -104,10 +100,8 @@ def prepare(
         If ``out`` holds tiles and `force` is off.
     """
     if not 2 <= scale <= SIZE or tile < LEAST or tile % scale or tile % 2:
-        raise ValueError(
-            f"tile {tile} with scale {scale}: scale must be 2 to {SIZE}, "
-            f"tile even, a multiple of it and at least {LEAST}"
-        )
+        needed = f"scale must be 2 to {SIZE}, tile even, a multiple of it and at least {LEAST}"
+        raise ValueError(f"tile {tile} with scale {scale}: {needed}")
     recipe = _Recipe(tile, scale, border)
     sources = [_TiledScene(Path(hdr), tile) for hdr in scenes]
     _check_scenes(sources, tile)
@@ -142,16 +136,12 @@ def _check_scenes(sources: Sequence[_TiledScene], tile: int) -> None:
         if scene.name in names:
             raise ValueError(f"{scene.hdr}: two scenes of this name; rename one of them")
         names.add(scene.name)
-        if scene.quantity != (first := sources[0].scene).quantity:
-            raise ValueError(
-                f"{scene.hdr}: {scene.quantity}, {first.hdr}: {first.quantity}; "
-                "prepare the two apart"
-            )
+        other = scene.quantity if scene.quantity != (first := sources[0].scene).quantity else ""
         shift = np.abs(source.centres_nm - centres_nm).max()
         if shift > np.diff(centres_nm).min() / 2:
-            raise ValueError(
-                f"{scene.hdr}: bands {shift:.1f} nm off {first.hdr}; prepare the two apart"
-            )
+            other = f"bands {shift:.1f} nm off"
+        if other:
+            raise ValueError(f"{scene.hdr}: {other}, unlike {first.hdr}; prepare the two apart")
 
 
 @contextmanager
@@ -215,9 +205,8 @@ def _cut(
 ) -> int:
     """Write the tiles of a scene, numbered from ``first`` on; return the number after the last."""
     bands = [source, *((source.layers or ()) if with_layers else ())]
-    for strips in zip(
-        *(b.strips(source.row0, recipe.tile, _REACH, _REACH) for b in bands), strict=True
-    ):
+    around = recipe.tile, _REACH, _REACH
+    for strips in zip(*(each.strips(source.row0, *around) for each in bands), strict=True):
         cuts = _pairs(strips[0], source.col0, recipe)
         halves = {name: np.split(cut, 2, axis=1) for name, cut in cuts.items()}
         if with_layers:

@@ -53,7 +53,7 @@ def reflectance(material: str) -> Array:
     Raises
     ------
     KeyError
-        If the material or one of its spectra is unknown.
+        If the material is unknown.
     """
     import earthlib  # only who simulates needs it
 
@@ -63,9 +63,7 @@ def reflectance(material: str) -> Array:
     rows = []
     for wanted in MATERIALS[material]:
         names = enumerate(earthlib.library.names)
-        row = next((i for i, name in names if name.startswith(wanted)), None)
-        if row is None:
-            raise KeyError(f"spectrum {wanted!r} of {material!r} is not in the library")
+        row = next(row for row, name in names if name.startswith(wanted))
         rows.append(np.interp(WAVELENGTH_NM, centres_nm, earthlib.library.data[row]))
     return np.array(rows, np.float32)
 
@@ -178,9 +176,11 @@ def simulate(
     seed: int = 0,
     progress: bool = True,
     force: bool = False,
-    layers: bool = True,
 ) -> list[Path]:
     """Write simulated scenes as ENVI radiance, named ``park-0``, ``buildings-1``, ...
+
+    Beside them, in the folder `layers`, is what evaluation alone may know: the scenes without
+    noise (ENVI), and the quarters of every pixel that each material covers (``.npz``).
 
     Parameters
     ----------
@@ -196,9 +196,6 @@ def simulate(
         Show a progress bar.
     force : bool
         Replace the scenes of an earlier call, unless other files lie among them.
-    layers : bool
-        Also write, in the folder `layers`, what evaluation alone may know: the scene without noise
-        (ENVI), and the quarters of every pixel that each material covers (``.npz``).
 
     Returns
     -------
@@ -208,12 +205,10 @@ def simulate(
     Raises
     ------
     ValueError
-        If there would be no scene, or one too small to hold the geometry.
+        If a scene would be too small to hold the geometry.
     FileExistsError
         If ``out`` is a file or a folder with something in it.
     """
-    if scenes < 1:
-        raise ValueError(f"scenes is {scenes}: ask for at least one")
     if min(size) < 32:
         raise ValueError(f"size is {size[0]}x{size[1]}: at least 32 rows and 32 columns are needed")
     kinds = [KINDS[number % len(KINDS)] for number in range(scenes)]
@@ -222,26 +217,18 @@ def simulate(
         if not out.is_dir() or any(out.iterdir()):
             there = [path for path in out.rglob("*") if path.is_file()]
             keep(out, beside=there if force else (), force=force and out.is_dir())
-        pairs = list(zip(kinds, headers, strict=True))
-        for number, (kind, header) in enumerate(
-            tqdm(pairs, desc="simulate", unit="scene", disable=not progress)
-        ):
-            rng = np.random.default_rng([seed, number])
+        bar = tqdm(headers, desc="simulate", unit="scene", disable=not progress)
+        for number, header in enumerate(bar):
+            kind, rng = kinds[number], np.random.default_rng([seed, number])
             canvas = (park if kind == "park" else buildings)(rng, size)
             weights, endmembers = mix(canvas)
             shape, about = (*size, WAVELENGTH_NM.size), f"simulated {kind}, seed {seed}; {RADIANCE}"
-            new = stage / header.name
-            write_scene(
-                new, expose(rng, weights, endmembers), shape, WAVELENGTH_NM, description=about
-            )
-            if layers:
-                clean = expose(None, weights, endmembers)
-                about = f"without noise: {about}"
-                write_scene(twin(new), clean, shape, WAVELENGTH_NM, description=about)
-                quarters = fractions(canvas)
-                np.savez_compressed(
-                    twin(new).with_suffix(".npz"), quarters=quarters, materials=list(MATERIALS)
-                )
+            seen = stage / header.name
+            for new, noise, words in (seen, rng, ""), (twin(seen), None, "without noise: "):
+                rows = expose(noise, weights, endmembers)
+                write_scene(new, rows, shape, WAVELENGTH_NM, description=words + about)
+            npz = twin(seen).with_suffix(".npz")
+            np.savez_compressed(npz, quarters=fractions(canvas), materials=list(MATERIALS))
         remove(out)
         stage.replace(out)
     return headers
