@@ -42,9 +42,6 @@ READS = {
 }
 
 
-_BOOKS_OWN = "the text speaks of the book's simulated scenes at preset `demo`"
-
-
 def key_of(chapter: str) -> str:
     """Return the key in `READS` of a chapter, or of the name of its file."""
     return next((key for key in READS if chapter.startswith(key)), chapter)
@@ -158,8 +155,9 @@ def open_chapter(
     if space != Workspace():
         from IPython.display import Markdown, display
 
-        text = f"*Executed on {dataset} scenes at preset `{preset}`; {_BOOKS_OWN}.*"
-        display(Markdown(text))  # type: ignore[no-untyped-call]
+        here = f"Executed on {dataset} scenes at preset `{preset}`"
+        own = "the text speaks of the book's simulated scenes at preset `demo`"
+        display(Markdown(f"*{here}; {own}.*"))  # type: ignore[no-untyped-call]
     return space
 
 

@@ -86,10 +86,9 @@ def bin_response(
     channels = wavelength[chosen]
     left = np.count_nonzero(domain.keeps(channels))
     if left < bands or channels[-1] - channels[0] < _LEAST * (high - low):
-        raise ValueError(
-            f"{domain.title} is not covered by the sensor: {left} usable channels outside the cut; "
-            f"{bands} are needed, over most of {low:.0f}-{high:.0f} nm"
-        )
+        needed = f"{bands} are needed, over most of {low:.0f}-{high:.0f} nm"
+        told = f"not covered by the sensor: {left} usable channels outside the cut; {needed}"
+        raise ValueError(f"{domain.title} is {told}")
     if max(channels[0] - low, high - channels[-1]) > _SLACK * (high - low):
         seen = f"only {channels[0]:.0f}-{channels[-1]:.0f} of {low:.0f}-{high:.0f} nm"
         warnings.warn(f"{domain.title}: {seen} have usable channels", stacklevel=2)

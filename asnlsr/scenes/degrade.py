@@ -60,14 +60,9 @@ def degrade_scene(
     if scene.fwhm_nm is not None:
         fields["fwhm"] = [f"{value:.10g}" for value in scene.fwhm_nm]
     shape = (scene.rows // scale, scene.cols // scale, scene.channels)
-    blocks = tqdm(
-        _low_resolution(bands, scale),
-        total=-(-shape[0] // _BLOCK_ROWS),
-        unit="block",
-        desc="degrade",
-        disable=not progress,
-    )
-    write_scene(out, blocks, shape, scene.wavelength_nm, **fields)
+    blocks, count = _low_resolution(bands, scale), -(-shape[0] // _BLOCK_ROWS)
+    bar = tqdm(blocks, desc="degrade", total=count, unit="block", disable=not progress)
+    write_scene(out, bar, shape, scene.wavelength_nm, **fields)
     bands.tell_clipped()
 
 

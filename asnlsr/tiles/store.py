@@ -232,21 +232,18 @@ def make_split(tiles: Path, by: str = "scene", seed: int = 0) -> Split:
         return split | {"test": split["val"]}
     spectra = _scene_spectra(Path(tiles))
     test, val = round(count / 3), max(1, count // 6)
-    left_out: dict[str, str] = {}
+    alone = by.removeprefix(WITHOUT)
     if by != "scene":
-        left_out = {by.removeprefix(WITHOUT): "test"}
-        if not left_out.keys() <= set(spectra.index):
-            raise ValueError(
-                f"{tiles}: no scene {by.removeprefix(WITHOUT)}: {', '.join(spectra.index)}"
-            )
-        spectra, count, test = spectra.drop([*left_out]), count - 1, 0
+        if alone not in spectra.index:
+            raise ValueError(f"{tiles}: no scene {alone}: {', '.join(spectra.index)}")
+        spectra, count, test = spectra.drop(alone), count - 1, 0
     target = max(1, (count - test - val) // 2)
     roles = np.repeat(ROLES, (count - test - val - target, target, val, test))
     role_of = min(
         (dict(zip(spectra.index, random.permutation(roles), strict=True)) for _ in range(_DEALS)),
         key=lambda deal: spectra.groupby(deal).mean().std().sum(),
     )
-    return _by_role({tile: (role_of | left_out)[scene_of(tile)] for tile in ids})
+    return _by_role({tile: role_of.get(scene_of(tile), "test") for tile in ids})
 
 
 def _by_role(role_of: dict[str, str]) -> Split:
