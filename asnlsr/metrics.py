@@ -170,19 +170,17 @@ def proxy_a_distance(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) 
     Ben-David et al. 2007, "Analysis of representations for domain adaptation".
     """
     from sklearn.linear_model import LogisticRegression  # slow to import, and seldom needed
+    from sklearn.metrics import balanced_accuracy_score
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     classifier = make_pipeline(
         StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)
     )
-    labels = np.repeat([0, 1], [len(part) for part in train])
-    classifier.fit(np.concatenate(train), labels)
-    wrong = [
-        float(np.mean(classifier.predict(np.asarray(part)) != label))
-        for label, part in enumerate(test)
-    ]
-    return 2 * (1 - 2 * float(np.mean(wrong)))
+    fitted, tested = (np.repeat([0, 1], list(map(len, parts))) for parts in (train, test))
+    classifier.fit(np.concatenate(train), fitted)
+    right = balanced_accuracy_score(tested, classifier.predict(np.concatenate(test)))
+    return 2 * (1 - 2 * (1 - float(right)))
 
 
 def domain_distances(source: Tensor, target: Tensor, count: int = 1000) -> dict[str, float]:
