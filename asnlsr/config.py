@@ -123,10 +123,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         spec(self.model)
-        choices: dict[str, tuple[str, ...]] = {
-            "preset": tuple(PRESETS), "protocol": tuple(PROTOCOLS), "recipe": RECIPES,
-        }  # fmt: skip
-        for key, known in choices.items():
+        for key, known in ("preset", PRESETS), ("protocol", PROTOCOLS), ("recipe", RECIPES):
             if (value := getattr(self, key)) not in known:
                 raise ValueError(f"unknown {key} {value!r}: choose one of {', '.join(known)}")
         if not re.fullmatch("scene|tile|without-.+", self.by):
