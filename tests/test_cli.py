@@ -612,7 +612,7 @@ def test_interrupt_ends_with_130(asnlsr, tiny_scenes, tmp_path, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("asnlsr.tiles.prepare._pairs", interrupt)
+    monkeypatch.setattr("asnlsr.tiles.prepare._tiles", interrupt)
     code, _, err = asnlsr("prepare", tiny_scenes[0], "--out", tmp_path / "t", "--tile", 64)
     assert code == 130
     assert "Traceback" not in err
@@ -651,7 +651,7 @@ def test_defect_ends_with_1(monkeypatch, asnlsr, tiny_scenes, tmp_path):
         raise RuntimeError("a defect")
 
     # Not dressed up as wrong input: the traceback is what a developer needs.
-    monkeypatch.setattr("asnlsr.tiles.prepare._pairs", broken)
+    monkeypatch.setattr("asnlsr.tiles.prepare._tiles", broken)
     from asnlsr.cli import main
 
     argv = ["asnlsr", "prepare", str(tiny_scenes[0]), "--out", str(tmp_path / "t"), "--tile", "64"]

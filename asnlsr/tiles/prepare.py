@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn
@@ -205,15 +205,19 @@ def _cut(
 ) -> int:
     """Write the tiles of a scene, numbered from ``first`` on; return the number after the last."""
     bands = [source, *((source.layers or ()) if with_layers else ())]
-    around = recipe.tile, _REACH, _REACH
+    around, wide = (recipe.tile, _REACH, _REACH), recipe.tile + 2 * _REACH
+    scales = {"hr": 1, "lr": recipe.scale, "lr_x2": 2}
     for strips in zip(*(each.strips(source.row0, *around) for each in bands), strict=True):
-        cuts = _pairs(strips[0], source.col0, recipe)
-        halves = {name: np.split(cut, 2, axis=1) for name, cut in cuts.items()}
+        windows = [
+            torch.from_numpy(np.stack([strip[..., col : col + wide] for col in source.col0]))
+            for strip in strips
+        ]
+        cuts = {name: _tiles(windows[0], scale, recipe.border) for name, scale in scales.items()}
         if with_layers:
-            (clean,) = _pairs(strips[1], source.col0, recipe, ["hr"]).values()
-            whole = recipe._replace(border="scene")  # zeros around would take from the sum
-            (shares,) = _pairs(strips[2], source.col0, whole, ["lr"]).values()
-            halves |= {"clean": np.split(clean, 2, axis=1), "fractions": [shares, shares]}
+            cuts["clean"] = _tiles(windows[1], 1)
+        halves = {name: np.split(cut, 2, axis=1) for name, cut in cuts.items()}
+        if with_layers:  # reflected at the border: zeros around would take from the sum
+            halves["fractions"] = [_tiles(windows[2], recipe.scale)] * 2
         for name, half in halves.items():
             for store, cut in zip(stores, half, strict=True):
                 store[name][first : first + len(cut)] = cut  # type: ignore[index]
@@ -222,23 +226,13 @@ def _cut(
     return first
 
 
-def _pairs(
-    strip: NDArray[np.float32], col0: Sequence[int], recipe: _Recipe, names: Iterable[str] = DIMS
-) -> dict[str, NDArray[np.float32]]:
-    """Cut a strip into tiles and their degraded twins, each (tiles, bands, side, side)."""
-    wide = recipe.tile + 2 * _REACH
-    windows = torch.from_numpy(np.concatenate([strip[..., col : col + wide] for col in col0]))
-    hr = windows[:, _REACH:-_REACH, _REACH:-_REACH]
-
-    def low(scale: int) -> torch.Tensor:
-        if scale == 1:
-            return hr
-        if recipe.border == "zero":
-            return degrade(hr, scale, "zero")
-        before, after = halo(scale)
-        inner = slice(_REACH - before, _REACH + recipe.tile + after)
-        return degrade(windows[:, inner, inner], scale, "open")
-
-    scales = {"hr": 1, "lr": recipe.scale, "lr_x2": 2}
-    cuts = {name: low(scales[name]) for name in names}
-    return {name: cut.reshape(len(col0), -1, *cut.shape[1:]).numpy() for name, cut in cuts.items()}
+def _tiles(windows: torch.Tensor, scale: int, border: Border = "scene") -> NDArray[np.float32]:
+    """Take off what is around tiles, degrading them unless ``scale`` is 1: (tiles, bands, ...)."""
+    inside = windows[..., _REACH:-_REACH, _REACH:-_REACH]
+    if scale == 1:
+        return inside.numpy()
+    if border == "zero":
+        return degrade(inside, scale, "zero").numpy()
+    before, after = halo(scale)
+    inner = slice(_REACH - before, after - _REACH)
+    return degrade(windows[..., inner, inner], scale, "open").numpy()
