@@ -86,7 +86,7 @@ def measured(model, protocol):
 def code(*parts):
     """Return the files of the package in some folders or of some names: what a step depends on."""
     files = [path for part in parts for path in sorted(Path("asnlsr").glob(part))]
-    return [str(path) for path in files if path.suffix in (".py", ".js", ".css")]
+    return [str(path) for path in files if path.suffix in (".py", ".js", ".css", ".mplstyle")]
 
 
 def tiles_and_split(protocol, variant=""):

@@ -3,47 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
-from matplotlib.rcsetup import cycler
 from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 
 from asnlsr.scenes.bands import DOMAINS
 from asnlsr.scenes.bands import false_colour as false_colour  # for chapters
 
-# "Vibrant" scheme of Paul Tol (SRON technical note 09-002): distinct for colour-blind readers.
-BLUE, RED, ORANGE, TEAL, CYAN, MAGENTA, GREY = (
-    "#0077BB", "#CC3311", "#EE7733", "#009988", "#33BBEE", "#EE3377", "#888888"
-)  # fmt: skip
+STYLE = mpl.rc_params_from_file(Path(__file__).with_name("book.mplstyle"), False)
+WIDTH = STYLE["figure.figsize"][0]  # inches
+BLUE, RED, TEAL, ORANGE, MAGENTA, CYAN, GREY = (c["color"] for c in STYLE["axes.prop_cycle"])
 DOMAIN_COLOUR = {"swir1": BLUE, "swir2": RED}
-WIDTH = 5.8  # inches: letters stay readable when a phone shows the figure at half its size
 RADIANCE_LABEL = "radiance (W m$^{-2}$ sr$^{-1}$ nm$^{-1}$)"
 
 
 def use_style() -> None:
     """Set fonts, sizes and the colour cycle for all figures that follow."""
-    plt.rcParams.update(
-        {
-            "figure.figsize": (WIDTH, 3.2),
-            "figure.dpi": 110,
-            "figure.constrained_layout.use": True,
-            "font.size": 10,
-            "axes.titlesize": 10,
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.prop_cycle": cycler(color=[BLUE, RED, TEAL, ORANGE, MAGENTA, CYAN, GREY]),
-            "image.interpolation": "nearest",
-            "legend.frameon": False,
-            "legend.fontsize": 9,
-            "lines.linewidth": 1.4,
-        }
-    )
+    plt.rcParams.update(STYLE)
 
 
 def panel(
