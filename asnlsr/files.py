@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -84,6 +85,9 @@ def locked(path: Path) -> Iterator[None]:
     except Timeout:
         mend = "another asnlsr is writing there; wait for its end"
         raise BlockingIOError(f"{path}: {mend}") from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks
+            raise
     try:
         yield
     finally:
