@@ -82,7 +82,6 @@ class TrainingConfig(BaseModel):
     relight: _Share = 0.0  # largest share of the way to the spectra of a target tile
     leaves: _Share = 0.0  # of the source tiles of a step: images of dead leaves in their place
     light: _Least0 = 0.0  # spread of a random parabola over the bands that is added to z
-    best: bool = False  # ends with the weights that were best in validation
 
 
 @dataclass(frozen=True)

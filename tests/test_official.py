@@ -142,12 +142,12 @@ STEM = "upsample_subnets.0.pre_db.0.bias"
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda w: w.pop(STEM), ["1 missing", STEM]),
-        (lambda w: w.update(more=torch.zeros(1)), ["1 not known", "more"]),
-        (lambda w: w.update({STEM: torch.zeros(65)}), ["1 of another shape", STEM]),
-        (lambda w: w.update({STEM: 1.0}), ["1 of another shape", STEM]),
+        (lambda w: w.pop(STEM), ["missing", STEM]),
+        (lambda w: w.update(more=torch.zeros(1)), ["not known", "more"]),
+        (lambda w: w.update({STEM: torch.zeros(65)}), ["of another shape", STEM]),
+        (lambda w: w.update({STEM: 1.0}), ["of another shape", STEM]),
         (lambda w: w.update({STEM: w[STEM] / 0}), ["not finite", STEM]),
-        (lambda w: w.clear(), ["missing", "upsample_subnets.0.pre_db.0.weight"]),
+        (lambda w: w.clear(), ["missing", "upsample_subnets.0"]),
     ],
 )
 def test_weights_that_do_not_fit_are_named(asnlsr, checkpoint, tmp_path, change, words):

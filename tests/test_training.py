@@ -187,7 +187,7 @@ def test_run_folder_tells_what_it_is(run, tiny_set):
 
 def test_finished_run_returns_at_once_unless_the_version_is_raised(mine, tiny_set, monkeypatch):
     assert not again(mine, tiny_set)
-    with pytest.raises(ValueError, match=r"another seed \(asnlsr, seed 0\); remove it"):
+    with pytest.raises(ValueError, match=r"holds the run asnlsr_.*-s0 of preset smoke; remove it"):
         again(mine, tiny_set, seed=1)
     monkeypatch.setattr("asnlsr.training.folder.TRAINING_VERSION", 10_000)
     assert again(mine, tiny_set)

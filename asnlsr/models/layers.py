@@ -25,8 +25,8 @@ class SuperResolution:
         The input rebuilt from its abundances.
     abundances : Tensor, (B, K, h, w)
         Non-negative, summing to 1 over the K materials.
-    domain_logits : Tensor, (B, 2) or (B, 2, h, w)
-        Of a tile or of each pixel; class 0 is the source domain, class 1 the target domain.
+    domain_logits : Tensor, (B, 2)
+        Class 0 is the source domain, class 1 the target domain.
     """
 
     sr: Tensor

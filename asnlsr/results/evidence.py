@@ -34,7 +34,7 @@ PUBLISHED = {8000: FEW, 22_500: 1}
 # What is kept of run.json.
 _KEPT = (
     "name", "model", "setting", "protocol", "recipe", "seed", "preset", "parameters", "minutes",
-    "peak_memory_gb", "device", "machine", "python", "versions", "git_revision", "pixels_sha256",
+    "device", "machine", "python", "versions", "git_revision", "pixels_sha256",
     "split_sha256", "training_version", "config",
 )  # fmt: skip
 

@@ -60,23 +60,21 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         mixed: bool,
         half: bool = False,
     ) -> None:
-        self.source_lr, self.source_hr, self.target_lr = source.lr, source.hr, target
-        self.config, self.seed, self.mixed, self.scale = config, seed, mixed, source.scale
+        self.source_lr, self.source_hr = source.lr, source.hr
         self.source_lr_x2 = source.lr_x2 if half else None
+        self.target_lr = source.lr[:0] if target is None else target
+        self.config, self.seed, self.mixed, self.scale = config, seed, mixed, source.scale
         self.relighting = None
         if config.relight or config.light:
             self.relighting = Relighting(source.lr, target, config.relight, config.light)
         self.painted = int(config.leaves * config.batch)  # tiles of a step
-        self.leaves_lr: Tensor | None = None
-        self.leaves_hr: Tensor | None = None
         if self.painted:
-            number = min(PAINTED, self.painted * config.steps)
+            number, side = min(PAINTED, self.painted * config.steps), max(PAINTED_SIDE, config.crop)
             rng = np.random.default_rng([seed, LEAVES])
-            side = max(PAINTED_SIDE, config.crop)
             leaves = dead_leaves(rng, number, side, source.scale, source.psf)
-            count = source.lr.shape[1]  # neighbouring bands are alike
             self.leaves_lr, self.leaves_hr = leaves
-            self.leaf_bands = torch.arange(count) * leaves[0].shape[1] // count
+            count = source.lr.shape[1]  # neighbouring bands are alike
+            self.leaf_bands = torch.arange(count) * self.leaves_lr.shape[1] // count
 
     def to(self, device: torch.device) -> None:
         """Keep the tiles on a device, where batches are then made."""
@@ -86,15 +84,12 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
             vars(self).pop("views", None)
 
     @cached_property
-    def views(self) -> dict[str, list[Tensor]]:
-        """Low resolution (n, C, h, w) as it would be of the scene turned by k = 0, 1, ..."""
+    def views(self) -> list[list[Tensor]]:
+        """`lr`, and where wanted `lr_x2`, of the scene turned by k = 0, 1, ..., 7."""
+        as_seen = [tiles for tiles in (self.source_lr, self.source_lr_x2) if tiles is not None]
+        scales = (self.scale, 2)[: len(as_seen)]
         turns = range(1, 8 if self.config.turns else 1)
-        views = {"lr": (self.source_lr, self.scale), "lr_x2": (self.source_lr_x2, 2)}
-        return {
-            name: [tiles, *(_degraded(self.source_hr, k, factor) for k in turns)]
-            for name, (tiles, factor) in views.items()
-            if tiles is not None
-        }
+        return [as_seen, *([_degraded(self.source_hr, k, r) for r in scales] for k in turns)]
 
     def _draw(self, stream: int, n: int, step: int) -> list[int]:
         """Return the tiles of batch `step` in an endless row of shuffled passes over n tiles."""
@@ -106,14 +101,13 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         return [int(orders[place // n][place % n]) for place in places]
 
     def _choose(self, step: int) -> tuple[list[int], list[int]]:
-        n_source = len(self.source_lr)
-        if self.target_lr is None:
-            return self._draw(SOURCE, n_source, step), []
-        if not self.mixed:
-            source = self._draw(SOURCE, n_source, step)
-            return source, self._draw(TARGET, len(self.target_lr), step)
-        drawn = self._draw(MIXED, n_source + len(self.target_lr), step)
-        return [i for i in drawn if i < n_source], [i - n_source for i in drawn if i >= n_source]
+        """Return the numbers of the source and of the target tiles of a batch."""
+        sources, targets = len(self.source_lr), len(self.target_lr)
+        if self.mixed and targets:
+            drawn = self._draw(MIXED, sources + targets, step)
+            return [i for i in drawn if i < sources], [i - sources for i in drawn if i >= sources]
+        of_target = self._draw(TARGET, targets, step) if targets else []
+        return self._draw(SOURCE, sources, step), of_target
 
     def __len__(self) -> int:
         return self.config.steps + self.config.warmup_steps
@@ -122,30 +116,25 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         """Return `lr` (B, C, h, w), `hr` (B_source, C, r h, r w), `domain` (B,); maybe `lr_x2`."""
         source, target = self._choose(step)
         rng = np.random.default_rng([self.seed, CROPS, step])
-        r, side = self.scale, self.config.crop // self.scale
-        lr, lr_x2, hr = [], [], [self.source_hr[:0, :, : r * side, : r * side]]
+        crop = partial(_crops, rng, self.config.crop // self.scale)
+        shown = []  # of each source tile: lr, hr and, where wanted, lr_x2
         for _ in range(self.painted):
-            assert self.leaves_lr is not None
-            assert self.leaves_hr is not None
             i = int(rng.integers(len(self.leaves_lr)))
-            row, col = _corner(rng, self.leaves_lr, side)
-            lr.append(_cut(self.leaves_lr[i], row, col, side, 1)[self.leaf_bands])
-            hr.append(_cut(self.leaves_hr[i], row, col, side, r)[self.leaf_bands][None])
+            images = crop(self.leaves_lr[i], self.leaves_hr[i])
+            shown.append([image[self.leaf_bands] for image in images])
         for i in source[self.painted :]:
-            k = int(rng.integers(len(self.views["lr"])))
-            row, col = _corner(rng, self.source_lr, side)
-            lr.append(_cut(self.views["lr"][k][i], row, col, side, 1))
-            hr.append(_cut(turned(self.source_hr[i], k), row, col, side, r)[None])
-            if "lr_x2" in self.views:
-                lr_x2.append(_cut(self.views["lr_x2"][k][i], row, col, side, r // 2))
-        for i in target:
-            assert self.target_lr is not None
-            lr.append(_cut(self.target_lr[i], *_corner(rng, self.target_lr, side), side, 1))
-        batch = {"lr": torch.stack(lr), "hr": torch.cat(hr)}
-        batch["domain"] = batch["lr"].new_zeros(len(lr), dtype=torch.int64)
-        batch["domain"][len(source) :] = 1
-        if lr_x2:
-            batch["lr_x2"] = torch.stack(lr_x2)
+            k = int(rng.integers(len(self.views)))
+            lr, *half = (tiles[i] for tiles in self.views[k])
+            shown.append(crop(lr, turned(self.source_hr[i], k), *half))
+        of_target = [crop(self.target_lr[i])[0] for i in target]
+        batch = {
+            "lr": torch.stack([*(images[0] for images in shown), *of_target]),
+            "hr": self.source_hr[:0, :, : self.config.crop, : self.config.crop],
+        }
+        for key, images in zip(("hr", "lr_x2"), [*zip(*shown, strict=True)][1:], strict=False):
+            batch[key] = torch.stack(images)
+        batch["domain"] = batch["lr"].new_zeros(len(batch["lr"]), dtype=torch.int64)
+        batch["domain"][len(shown) :] = 1
         if self.relighting and step >= self.config.warmup_steps:
             rng = np.random.default_rng([self.seed, LIGHT, step])
             drawn = self.relighting.draw(rng, source, len(target))
@@ -177,15 +166,15 @@ def _degraded(hr: Tensor, k: int, scale: int) -> Tensor:
         return torch.stack([log_scale(degrade(unscale(turned(z, k)), scale)) for z in hr])
 
 
-def _cut(image: Tensor, row: int, col: int, side: int, scale: int) -> Tensor:
-    """Return the part of (C, H, W) that shows a low-resolution crop, `scale` times as fine."""
-    rows, cols = (slice(start * scale, (start + side) * scale) for start in (row, col))
-    return image[:, rows, cols]
-
-
-def _corner(rng: np.random.Generator, images: Tensor, side: int) -> tuple[int, int]:
-    rows, cols = images.shape[-2:]
-    return int(rng.integers(rows - side + 1)), int(rng.integers(cols - side + 1))
+def _crops(rng: np.random.Generator, side: int, *images: Tensor) -> list[Tensor]:
+    """Cut one random place out of images of a tile, `side` pixels of the first, the coarsest."""
+    rows, cols = images[0].shape[-2:]
+    row, col = int(rng.integers(rows - side + 1)), int(rng.integers(cols - side + 1))
+    crops = []
+    for image in images:
+        r = image.shape[-1] // cols
+        crops.append(image[:, r * row : r * (row + side), r * col : r * (col + side)])
+    return crops
 
 
 class Tiles(LightningDataModule):
@@ -219,8 +208,7 @@ class Tiles(LightningDataModule):
         side = self.source.scale * self.source.lr.shape[-1]
         if config.crop > side:
             raise ValueError(
-                f"crop {config.crop} is larger than the tiles of {tiles.folder} ({side}): "
-                f"set crop={side} or prepare larger tiles"
+                f"{tiles.folder}: crop {config.crop} is larger than the tiles; set crop={side}"
             )
         self.batches = TrainingBatches(
             self.source,
@@ -232,13 +220,9 @@ class Tiles(LightningDataModule):
         )
         self.both = [tiles.pairs("val", name) for name in DOMAINS if model.target]
 
-    def _domains(self) -> list[Tensor]:
-        both = self.batches.source_lr, self.batches.target_lr
-        return [tiles for tiles in both if tiles is not None]
-
     def low_resolution(self) -> Tensor:
         """All low-resolution training tiles, source before target: (n, C, h, w)."""
-        return torch.cat(self._domains())
+        return torch.cat([self.batches.source_lr, self.batches.target_lr])
 
     def pooled(self) -> Tensor:
         """All low-resolution training tiles about one common mean, their contrast enlarged.
@@ -246,10 +230,10 @@ class Tiles(LightningDataModule):
         No endmember that starts as one of these pixels belongs to a domain, and the gap between
         the domains is small beside the spread of the endmembers.
         """
-        domains = self._domains()
-        means = torch.stack([tiles.mean((0, 2, 3)) for tiles in domains])[:, :, None, None]
+        domains = [t for t in (self.batches.source_lr, self.batches.target_lr) if len(t)]
+        means = [tiles.mean((0, 2, 3))[:, None, None] for tiles in domains]
         centred = [tiles - mean for tiles, mean in zip(domains, means, strict=True)]
-        return means.mean(0) + POOL_SPREAD * torch.cat(centred)
+        return torch.stack(means).mean(0) + POOL_SPREAD * torch.cat(centred)
 
     def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
         """Batches up to the next row of the history, from where the run stands."""

@@ -6,9 +6,7 @@ import json
 import os
 import platform
 import re
-import resource
 import subprocess
-import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -26,13 +24,12 @@ from torch import Tensor, nn
 
 from asnlsr.config import Experiment
 from asnlsr.device import Device, device_of
-from asnlsr.files import locked, ours, replacing
+from asnlsr.files import locked, replacing
 from asnlsr.models.registry import build, spec
 from asnlsr.tiles.store import TileSet
 
 # Raised by who changes what weights a run ends with; a test compares weights with stored ones.
 TRAINING_VERSION = 3
-_ASKED = ("model", "seed", "preset", "protocol", "recipe", "setting", "config")
 
 
 @dataclass(frozen=True)
@@ -67,9 +64,8 @@ class RunFolder:
 
     def identity(self) -> dict[str, Any]:
         """Return what must be equal for two runs to end with the same weights on one device."""
-        asked = asdict(self.experiment) | {"settings": dict(self.experiment.settings)}
         pairs = self.tiles.pairs("val", "swir1")
-        return asked | {
+        return asdict(self.experiment) | {
             "name": self.experiment.name,
             "setting": self.experiment.setting,
             "config": self.experiment.config.model_dump(),
@@ -84,20 +80,17 @@ class RunFolder:
         """Whether the folder holds this very run, complete; refuse another run or anything else."""
         if not (self.folder / "run.json").exists():
             there = {path.name for path in self.folder.glob("[!.]*")}
-            older = {"history.csv", "weights.safetensors"} <= there  # what a workflow may leave
-            if there and not older and not ours(self.folder / "begun.json"):
+            if there and there.isdisjoint({"begun.json", "history.csv"}):  # what a run may leave
                 raise ValueError(f"{self.folder}: no run but {min(there)}; choose another --out")
             return False
         past, identity = read_run(self.folder), self.identity()
-        config = past["config"]  # of an older version it may know fewer settings
-        past["config"] = {key: config.get(key, v) for key, v in identity["config"].items()}
-        if other := [key for key in _ASKED if past.get(key) != identity[key]]:
-            key = next((k for k, v in identity["config"].items() if past["config"][k] != v), "")
+        if (past["name"], past["preset"]) != (identity["name"], identity["preset"]):
             raise ValueError(
-                f"{self.folder}: holds a finished run with another "
-                f"{key if other[0] == 'config' else other[0]} ({past['model']}, "
-                f"seed {past.get('seed')}); remove it or choose another --out"
+                f"{self.folder}: holds the run {past['name']} of preset {past['preset']}; "
+                "remove it or choose another --out"
             )
+        config = past["config"]  # of another version it may know other settings
+        past["config"] = {key: config.get(key, v) for key, v in identity["config"].items()}
         return (self.folder / "weights.safetensors").exists() and past | identity == past
 
     def begin(self) -> None:
@@ -114,17 +107,8 @@ class RunFolder:
     def finish(
         self, network: nn.Module, history: pd.DataFrame, seconds: float, device: str
     ) -> None:
-        """Write weights, history and, last, `run.json`, which marks the run as complete.
-
-        Raises
-        ------
-        ValueError
-            If a weight is not finite.
-        """
+        """Write history, weights and `run.json`; raise `ValueError` if a weight is not finite."""
         check_finite(network.state_dict(), f"{self.folder}: the training diverged")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self.folder / "weights.safetensors") as part:
-            save_file({k: v.contiguous() for k, v in network.state_dict().items()}, part)
         if len(history):
             history.insert(0, "run", self.experiment.name)
             history.insert(1, "setting", self.experiment.setting)
@@ -133,15 +117,21 @@ class RunFolder:
         record = self.identity() | {
             "parameters": sum(p.numel() for p in network.parameters()),
             "minutes": seconds / 60,
-            "peak_memory_gb": _peak_memory(),
             "device": device,
             "python": platform.python_version(),
             "versions": {name: version(name) for name in ("asnlsr", "torch", "pytorch-lightning")},
             "git_revision": _git_revision(),
             "machine": _machine(),
         }
-        with replacing(self.folder / "run.json") as part:
-            part.write_text(json.dumps(record, indent=1))
+        write_run(self.folder, network.state_dict(), record)
+
+
+def write_run(folder: Path, weights: Mapping[str, Tensor], record: dict[str, Any]) -> None:
+    """Write weights and, last, `run.json`, which marks a run as complete."""
+    with replacing(folder / "weights.safetensors") as part:
+        save_file({name: weight.contiguous() for name, weight in weights.items()}, part)
+    with replacing(folder / "run.json") as part:
+        part.write_text(json.dumps(record, indent=1, default=str))
 
 
 class _Record(BaseModel):
@@ -149,7 +139,9 @@ class _Record(BaseModel):
 
     model_config = ConfigDict(extra="allow", strict=True)
 
+    name: str
     model: str
+    setting: str
     bands: int = Field(gt=0, le=10_000)
     scale: int = Field(gt=1, le=32)
     seed: int
@@ -160,7 +152,7 @@ class _Record(BaseModel):
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Return `run.json` of a finished run, also of an older version.
+    """Return `run.json` of a finished run.
 
     Raises
     ------
@@ -173,13 +165,12 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise FileNotFoundError(f"{folder}: no finished run here (no run.json): train it first")
     try:
-        record = _Record.model_validate_json(path.read_bytes())
+        return _Record.model_validate_json(path.read_bytes()).model_dump()
     except ValidationError as error:
         fault = error.errors()[0]
-        told = ".".join(map(str, fault["loc"])) or "it"
-        mend = f"damaged, {told}: {fault['msg']}; delete it and train the run again"
-        raise ValueError(f"{path}: {mend}") from None
-    return {"setting": "", "name": Path(folder).resolve().name} | record.model_dump()
+        told = " ".join([*map(str, fault["loc"]), fault["msg"]])
+        mend = "delete it and train the run again"
+        raise ValueError(f"{path}: damaged ({told}); {mend}") from None
 
 
 def load_run(folder: Path, device: Device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
@@ -190,24 +181,19 @@ def load_run(folder: Path, device: Device = "cpu") -> tuple[nn.Module, dict[str,
     FileNotFoundError
         If the folder holds no finished run.
     ValueError
-        If the weights are damaged, not finite, or do not fit the network that `run.json` names,
-        or the device is not there.
+        If `run.json` or the weights are damaged or do not fit each other, or the device is not
+        there.
     """
-    record = read_run(folder)
-    config = record["config"]  # of an older version it may know fewer settings
+    record, weights = read_run(folder), Path(folder) / "weights.safetensors"
+    config = record["config"]  # that of an imported run says what its checkpoint says
     settings = {name: config[name] for name in spec(record["model"]).settings if name in config}
     try:
         network = build(record["model"], bands=record["bands"], scale=record["scale"], **settings)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{folder}: run.json does not describe a network: {error}") from None
-    weights = Path(folder) / "weights.safetensors"
-    try:
         network.load_state_dict(load_file(weights))
-    except (FileNotFoundError, SafetensorError):
-        raise ValueError(f"{weights}: missing or damaged; train the run again") from None
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()[:120]
-        raise ValueError(f"{weights}: do not fit {record['model']}: {first}") from None
+    except (OSError, SafetensorError, RuntimeError, TypeError, ValueError) as error:
+        told = " ".join(str(error).split())[:160]
+        mend = f"missing, damaged or not of the {record['model']} in run.json; train the run again"
+        raise ValueError(f"{weights}: {mend} ({told})") from None
     check_finite(network.state_dict(), f"{weights}: train the run again")
     return network.eval().to(device_of(device)), record
 
@@ -217,12 +203,6 @@ def check_finite(weights: Mapping[str, Any], told: str) -> None:
     for name, weight in weights.items():
         if isinstance(weight, Tensor) and not weight.isfinite().all():
             raise ValueError(f"{told}; {name} holds values that are not finite")
-
-
-def _peak_memory() -> float:
-    """Most memory (GB) that this process has held so far, with whatever else it did."""
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, kilobytes elsewhere
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _machine() -> str:

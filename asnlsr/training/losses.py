@@ -58,11 +58,6 @@ ALIGNMENTS = {"coral": (coral, 1e4), "mmd": (mmd, 0.02)}
 ALIGN_EVERY = 3  # every third pixel of a crop: MMD compares all pairs
 
 
-def domain_labels(logits: Tensor, domain: Tensor) -> Tensor:
-    """Spread the domain of a tile (B,) over its logits (B, 2) or (B, 2, h, w)."""
-    return domain.view(-1, *[1] * (logits.ndim - 2)).expand(logits[:, 0].shape)
-
-
 def training_losses(
     output: SuperResolution,
     batch: dict[str, Tensor],
@@ -95,8 +90,7 @@ def training_losses(
         if output.sr_half is not None:
             losses["loss_half"] = F.l1_loss(output.sr_half, batch["lr_x2"])
         if output.domain_logits is not None:
-            labels = domain_labels(output.domain_logits, batch["domain"])
-            losses["loss_domain"] = F.cross_entropy(output.domain_logits, labels)
+            losses["loss_domain"] = F.cross_entropy(output.domain_logits, batch["domain"])
         if align and output.abundances is not None:
             distance, weight = ALIGNMENTS[align]
             pixels = output.abundances.flatten(2)[:, :, ::ALIGN_EVERY].transpose(1, 2)  # (B, n, K)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tomllib
 from dataclasses import dataclass
@@ -10,15 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from asnlsr.config import TrainingConfig
-from asnlsr.files import replacing
 from asnlsr.models.registry import build
 from asnlsr.scenes.bands import BANDS
-
-_NAMED = 8  # keys of each kind, at most, that a message names
+from asnlsr.training.folder import check_finite, write_run
 
 
 @dataclass(frozen=True)
@@ -29,18 +24,13 @@ class _Original:
     first: str  # the weight whose second axis is the input bands
     prefix: str
     names: dict[str, str]  # part of a key here: the same there
-    like: str = ""  # a class whose names it shares
 
 
-def _originals() -> dict[str, _Original]:
-    """Read official.toml, beside this file."""
-    document = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
-    for entry in document.values():
-        entry["names"] = document.get(entry.get("like"), {"names": {}})["names"] | entry["names"]
-    return {name: _Original(**entry) for name, entry in document.items()}
-
-
-ORIGINALS = _originals()
+ORIGINALS = {
+    name: _Original(model, entry["first"], entry["prefix"], entry["names"])
+    for entry in tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8")).values()
+    for name, model in entry["classes"].items()
+}
 
 
 def official_key(model_class: str, key: str) -> str:
@@ -56,7 +46,7 @@ def export_weights(network: nn.Module, model_class: str) -> dict[str, Tensor]:
     return {official_key(model_class, key): v for key, v in network.state_dict().items()}
 
 
-def read_checkpoint(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
+def read_checkpoint(path: Path) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Read class, constructor arguments and weights of an original checkpoint.
 
     Raises
@@ -72,39 +62,16 @@ def read_checkpoint(path: Path) -> tuple[str, dict[str, Any], dict[str, Tensor]]
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         name, weights = checkpoint["model_class"], dict(checkpoint["model_state_dict"])
-        settings = dict(checkpoint["h_params"])
-        odd = [k for k, v in weights.items() if isinstance(v, Tensor) and not v.isfinite().all()]
+        known, settings = name in ORIGINALS, dict(checkpoint["h_params"])
     except Exception as error:  # torch raises a dozen kinds for a foreign or hostile file
         raise ValueError(
             f"{path}: not a checkpoint of the original release that is safe to read "
             f"({type(error).__name__}); it needs model_class, model_state_dict and h_params"
         ) from None
-    if name not in ORIGINALS:
+    if not known:
         raise ValueError(f"{path}: unknown class {name!r}: must be one of {', '.join(ORIGINALS)}")
-    if odd:
-        raise ValueError(
-            f"{path}: weights that are not finite: {', '.join(map(str, odd[:_NAMED]))}"
-        )
+    check_finite(weights, f"{path}: weights of a training that diverged")
     return name, settings, weights
-
-
-def _check(path: Path, name: str, network: nn.Module, weights: dict[str, Any]) -> None:
-    """Refuse weights whose names or shapes are not those of the network."""
-    wanted = export_weights(network, name)
-    shared = [key for key in wanted if key in weights]
-    shapes = {key: getattr(weights[key], "shape", None) for key in shared}
-    faults = {
-        "missing": [key for key in wanted if key not in weights],
-        "not known": [key for key in weights if key not in wanted],
-        "of another shape": [key for key in shared if shapes[key] != wanted[key].shape],
-    }
-    text = "; ".join(
-        f"{len(keys)} {fault} ({', '.join(map(str, keys[:_NAMED]))})"
-        for fault, keys in faults.items()
-        if keys
-    )
-    if text:
-        raise ValueError(f"{path}: weights do not fit {name}: {text}")
 
 
 def import_weights(path: Path, out: Path) -> dict[str, Any]:
@@ -136,10 +103,18 @@ def import_weights(path: Path, out: Path) -> dict[str, Any]:
     bands = first.shape[1] if isinstance(first, Tensor) and first.ndim == 4 else BANDS
     with torch.device("meta"):  # names and shapes only
         networks = {r: build(original.model, bands=bands, scale=r) for r in (4, 2, 8)}
-    scale = min(networks, key=lambda r: len(export_weights(networks[r], name).keys() ^ weights))
-    _check(path, name, networks[scale], weights)
+    shapes = {
+        r: {key: weight.shape for key, weight in export_weights(network, name).items()}
+        for r, network in networks.items()
+    }
+    scale = min(shapes, key=lambda r: len(shapes[r].keys() ^ weights))
+    found = {key: getattr(weight, "shape", None) for key, weight in weights.items()}
+    if odd := sorted(str(key) for key, _ in shapes[scale].items() ^ found.items()):
+        raise ValueError(
+            f"{path}: not the weights of {name}: missing, not known or of another shape: "
+            f"{', '.join(dict.fromkeys(odd[:8]))}"
+        )
     skips = [value for key, value in settings.items() if "skip" in str(key).lower()]
-    reversal = TrainingConfig.model_fields["reversal"].default
     record = {
         "name": Path(out).name,
         "model": original.model,
@@ -148,7 +123,7 @@ def import_weights(path: Path, out: Path) -> dict[str, Any]:
         "preset": "original",
         "protocol": "as-released",
         "recipe": "published",
-        "config": {"skip": bool(skips[0]) if skips else True, "reversal": reversal},
+        "config": {"skip": bool(skips[0]) if skips else True},
         "bands": bands,
         "scale": scale,
         "minutes": None,
@@ -156,12 +131,7 @@ def import_weights(path: Path, out: Path) -> dict[str, Any]:
         "model_class": name,
         "h_params": settings,
     }
-    ours = {
-        key: weights[official_key(name, key)].clone(memory_format=torch.contiguous_format)
-        for key in networks[scale].state_dict()
-    }
-    with replacing(Path(out) / "weights.safetensors") as part:
-        save_file(ours, part)
-    with replacing(Path(out) / "run.json") as part:
-        part.write_text(json.dumps(record, indent=1, default=str))
+    keys = networks[scale].state_dict()
+    ours = {key: weights[official_key(name, key)].clone() for key in keys}
+    write_run(Path(out), ours, record)
     return record

@@ -75,7 +75,7 @@ def train(
         another run or no run.
     """
     model, config = spec(experiment.model), experiment.config
-    if devices < 1 or config.batch % devices:
+    if config.batch % devices:
         raise ValueError(f"devices={devices} must divide the batch of {config.batch} tiles")
     if devices > 1 and config.graphs != "off":
         raise ValueError(f"devices={devices}: graphs are for one device")
@@ -98,11 +98,11 @@ def train(
         )
         if hasattr(network, "take_psf"):
             network.take_psf(data.source.psf)
-        keep_best = experiment.protocol == "as-released" or config.best
+        keep_best = experiment.protocol == "as-released"
         module = SuperResolutionTraining(network, model, config, experiment.seed, keep_best)
         if model.takes_steps:
             with float32_products(tf32=config.precision == "tf32"):
-                _fit(module, data, run, progress, (accelerator, devices))
+                _fit(module, data, run, progress, accelerator, devices)
         if module.global_rank:
             return run.folder  # the first process writes
         if any(row.get("abundance_std", 1.0) < COLLAPSED for row in module.history[-1:]):
@@ -124,10 +124,10 @@ def _fit(
     data: Tiles,
     run: RunFolder,
     progress: bool,
-    where: tuple[str, int],
+    accelerator: str,
+    devices: int,
 ) -> None:
     """Take the training steps, from the last checkpoint on."""
-    accelerator, devices = where
     precision = module.config.precision
     told = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     level = told.level
