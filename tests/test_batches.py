@@ -120,7 +120,7 @@ def test_parts_of_processes_make_the_batch():
 
 
 def test_crop_larger_than_a_tile_is_named(tiny_set):
-    with pytest.raises(ValueError, match="crop 256 is larger than the tiles"):
+    with pytest.raises(ValueError, match="crop=256: asnlsr needs 60 pixels .* have 64"):
         Tiles(Experiment("asnlsr", "smoke", settings={"crop": 256}), tiny_set)
 
 

@@ -468,7 +468,7 @@ def test_two_processes_train_as_one(run, tiny_set, tmp_path, recipe):
     ("model", "settings", "devices", "message"),
     [
         ("esrt", {}, 3, "devices=3 must divide the batch of 2"),
-        ("snlsr", {"crop": 56}, 1, "crop=56: snlsr takes no image under 60 pixels"),
+        ("snlsr", {"crop": 56}, 1, "crop=56: snlsr needs 60 pixels a side or more"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(tiny_set, tmp_path, model, settings, devices, message):

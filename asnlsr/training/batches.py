@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from functools import cached_property, partial
-from typing import Any
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from asnlsr.config import Experiment, TrainingConfig
 from asnlsr.device import float32_products, sent
@@ -24,6 +22,7 @@ from asnlsr.training.warm import Relighting
 SOURCE, TARGET, MIXED, CROPS, LIGHT, BANDS, LEAVES = range(7)
 
 PAINTED, PAINTED_SIDE = 256, 128  # at most so many images of dead leaves, and their pixels
+LEAST_SIDE = 15  # low-resolution pixels, of the spatial attention (ESA) in SNLSR
 POOL_SPREAD = 8.0  # see `Tiles.pooled`
 
 
@@ -177,7 +176,7 @@ def _crops(rng: np.random.Generator, side: int, *images: Tensor) -> list[Tensor]
     return crops
 
 
-class Tiles(LightningDataModule):
+class Tiles:
     """Training batches and validation tiles of one run.
 
     Attributes
@@ -193,22 +192,22 @@ class Tiles(LightningDataModule):
     Raises
     ------
     ValueError
-        If a crop is larger than a tile, or a role has no tile.
+        If a crop is larger than a tile or too small for the network, or a role has no tile.
     """
 
     def __init__(self, experiment: Experiment, tiles: TileSet) -> None:
-        super().__init__()
         model, config = spec(experiment.model), experiment.config
         domain = "swir2" if model.oracle else "swir1"
         # what takes no steps chooses on source tiles in either protocol
         released = experiment.protocol == "as-released" and model.takes_steps
-        self.config = config
         self.source = tiles.pairs("source_train", domain)
         self.val = tiles.pairs("val", "swir2" if released else domain)
-        side = self.source.scale * self.source.lr.shape[-1]
-        if config.crop > side:
+        least = (LEAST_SIDE if model.unmixes else 1) * self.source.scale
+        most = self.source.scale * self.source.lr.shape[-1]
+        if model.takes_steps and not least <= config.crop <= most:
             raise ValueError(
-                f"{tiles.folder}: crop {config.crop} is larger than the tiles; set crop={side}"
+                f"crop={config.crop}: {experiment.model} needs {least} pixels a side or more, and "
+                f"the tiles of {tiles.folder} have {most}"
             )
         self.batches = TrainingBatches(
             self.source,
@@ -234,15 +233,3 @@ class Tiles(LightningDataModule):
         means = [tiles.mean((0, 2, 3))[:, None, None] for tiles in domains]
         centred = [tiles - mean for tiles, mean in zip(domains, means, strict=True)]
         return torch.stack(means).mean(0) + POOL_SPREAD * torch.cat(centred)
-
-    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
-        """Batches up to the next row of the history, from where the run stands."""
-        trainer: Any = self.trainer
-        self.batches.to(trainer.strategy.root_device)
-        stop = min(trainer.global_step + self.config.log_every, len(self.batches))
-        return DataLoader(
-            self.batches,
-            batch_size=None,
-            sampler=range(trainer.global_step, stop),
-            collate_fn=partial(part_of, rank=trainer.global_rank, ranks=trainer.world_size),
-        )

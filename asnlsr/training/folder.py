@@ -173,6 +173,13 @@ def read_run(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: damaged ({told}); {mend}") from None
 
 
+def network_of(record: dict[str, Any]) -> nn.Module:
+    """Build the network of a run, with fresh weights."""
+    config = record["config"]  # that of an imported run says only what its checkpoint says
+    settings = {name: config[name] for name in spec(record["model"]).settings if name in config}
+    return build(record["model"], bands=record["bands"], scale=record["scale"], **settings)
+
+
 def load_run(folder: Path, device: Device = "cpu") -> tuple[nn.Module, dict[str, Any]]:
     """Return the trained network, in evaluation mode, and its `run.json`.
 
@@ -185,10 +192,8 @@ def load_run(folder: Path, device: Device = "cpu") -> tuple[nn.Module, dict[str,
         there.
     """
     record, weights = read_run(folder), Path(folder) / "weights.safetensors"
-    config = record["config"]  # that of an imported run says what its checkpoint says
-    settings = {name: config[name] for name in spec(record["model"]).settings if name in config}
     try:
-        network = build(record["model"], bands=record["bands"], scale=record["scale"], **settings)
+        network = network_of(record)
         network.load_state_dict(load_file(weights))
     except (OSError, SafetensorError, RuntimeError, TypeError, ValueError) as error:
         told = " ".join(str(error).split())[:160]

@@ -12,13 +12,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
 
-from asnlsr.config import TrainingConfig
+from asnlsr.config import Experiment
 from asnlsr.device import Losses, StepGraphs, sent
 from asnlsr.metrics import psnr, ssim
-from asnlsr.models.registry import ModelSpec
+from asnlsr.models.registry import spec
 from asnlsr.models.snlsr import encode
-from asnlsr.training.batches import BANDS, Tiles
+from asnlsr.training.batches import BANDS, Tiles, part_of
 from asnlsr.training.losses import training_losses
 from asnlsr.training.warm import Muon, is_matrix
 
@@ -32,28 +33,18 @@ class SuperResolutionTraining(pl.LightningModule):
     Parameters
     ----------
     network : nn.Module
-        Trained in place.
-    model : ModelSpec
-        Its entry in the registry: what it unmixes, freezes and aligns.
-    config : TrainingConfig
-        Steps, rates and starts.
-    seed : int
-        Of dropout and of the bands of a step; not of the weights, which the network brings.
-    keep_best : bool
-        Whether `best` gets the weights of the best validation SSIM.
+        Trained in place, from the weights that it brings.
+    experiment : Experiment
+        Under protocol `as-released`, `best` gets the weights of the best validation SSIM.
+    tiles : Tiles
+        What it learns from.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        model: ModelSpec,
-        config: TrainingConfig,
-        seed: int,
-        keep_best: bool = False,
-    ) -> None:
+    def __init__(self, network: nn.Module, experiment: Experiment, tiles: Tiles) -> None:
         super().__init__()
         self.network: Any = network
-        self.spec, self.config, self.seed, self.keep_best = model, config, seed, keep_best
+        self.experiment, self.tiles = experiment, tiles
+        self.spec, self.config = spec(experiment.model), experiment.config
         self.history: list[dict[str, float]] = []
         self.best: dict[str, Tensor] = {}
         self.seconds = 0.0  # of training, over all resumed parts
@@ -61,18 +52,13 @@ class SuperResolutionTraining(pl.LightningModule):
         self._graphs: StepGraphs | None = None
         self._since = 0.0
         self.averaged: Any = None  # of the weights, after the warm-up
-        if config.average:
-            mean = get_ema_multi_avg_fn(config.average)  # type: ignore[no-untyped-call]
+        if self.config.average:
+            mean = get_ema_multi_avg_fn(self.config.average)  # type: ignore[no-untyped-call]
             self.averaged = AveragedModel(network, multi_avg_fn=mean, use_buffers=True)
             self.averaged.requires_grad_(False)
-        if model.frozen:
+        if self.spec.frozen:
             network.encoder.requires_grad_(False)
             network.decoder.requires_grad_(False)
-
-    @property
-    def tiles(self) -> Tiles:
-        """Training and validation tiles."""
-        return self.trainer.datamodule  # type: ignore[attr-defined, no-any-return]
 
     @property
     def trained(self) -> Any:  # noqa: ANN401
@@ -113,6 +99,18 @@ class SuperResolutionTraining(pl.LightningModule):
         )
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
+    def train_dataloader(self) -> DataLoader[dict[str, Tensor]]:
+        """Batches up to the next row of the history, from where the run stands."""
+        trainer, batches = self.trainer, self.tiles.batches
+        batches.to(trainer.strategy.root_device)
+        stop = min(self.global_step + self.config.log_every, len(batches))
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=range(self.global_step, stop),
+            collate_fn=partial(part_of, rank=trainer.global_rank, ranks=trainer.world_size),
+        )
+
     def on_train_start(self) -> None:
         """Make ready for graphs."""
         if self.config.graphs != "off" and self.device.type == "cuda":
@@ -122,7 +120,7 @@ class SuperResolutionTraining(pl.LightningModule):
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Seed dropout by the step; let the network start from the tiles in recipe `warm`."""
         # So a resumed run draws what the unbroken one drew.
-        seed = 1_000_003 * self.seed + self.global_step
+        seed = 1_000_003 * self.experiment.seed + self.global_step
         torch.manual_seed(seed)
         if self.config.start and self.global_step in {0, self.config.warmup_steps}:
             lr = self.tiles.low_resolution().to(self.device)
@@ -190,7 +188,7 @@ class SuperResolutionTraining(pl.LightningModule):
 
     def _bands(self, count: int) -> Tensor:
         """Draw the bands of this step, the same in all processes."""
-        rng = np.random.default_rng([self.seed, BANDS, self.global_step])
+        rng = np.random.default_rng([self.experiment.seed, BANDS, self.global_step])
         return torch.from_numpy(rng.permutation(count)[: self.config.bands or count])
 
     def _mean(self, value: Tensor) -> float:
@@ -211,7 +209,7 @@ class SuperResolutionTraining(pl.LightningModule):
         if "loss_sr" in row:
             row |= self._validate()
             best = max(past.get("val_ssim", -1.0) for past in [*self.history, row])
-            if self.keep_best and row["val_ssim"] >= best:
+            if self.experiment.protocol == "as-released" and row["val_ssim"] >= best:
                 self.best = {k: v.clone() for k, v in self.trained.state_dict().items()}
         self.history.append(row)
 
@@ -219,14 +217,13 @@ class SuperResolutionTraining(pl.LightningModule):
     def _validate(self) -> dict[str, float]:
         """PSNR and SSIM of the validation tiles; how much the abundances of the domains overlap."""
         val = self.tiles.val
-        peak = val.peak
         network = self.trained.eval()
-        quality: dict[str, list[Tensor]] = {"val_psnr": [], "val_ssim": []}
+        quality = []
         for lr, hr in zip(val.lr, val.hr, strict=True):
             sr, truth = network(lr[None].to(self.device)).sr, hr[None].to(self.device)
-            quality["val_psnr"].append(psnr(sr, truth, peak))
-            quality["val_ssim"].append(ssim(sr, truth, peak))
-        found = {name: float(torch.cat(values).mean()) for name, values in quality.items()}
+            quality.append(torch.cat([psnr(sr, truth, val.peak), ssim(sr, truth, val.peak)]))
+        found: dict[str, float] = {}
+        found["val_psnr"], found["val_ssim"] = torch.stack(quality).mean(0).tolist()
         if self.tiles.both:
             means = [encode(network, pairs.lr).mean((0, 2, 3)) for pairs in self.tiles.both]
             found["overlap"] = float(torch.minimum(*means).sum())

@@ -19,13 +19,11 @@ from tqdm.auto import tqdm
 
 from asnlsr.config import Experiment
 from asnlsr.device import Device, device_of, float32_products
-from asnlsr.models.registry import build, spec
+from asnlsr.models.registry import spec
 from asnlsr.tiles.store import TileSet
 from asnlsr.training.batches import Tiles
-from asnlsr.training.folder import RunFolder
+from asnlsr.training.folder import RunFolder, network_of
 from asnlsr.training.module import COLLAPSED, SuperResolutionTraining
-
-LEAST_SIDE = 15  # low-resolution pixels, of the spatial attention (ESA) in SNLSR
 
 
 def train(
@@ -84,25 +82,16 @@ def train(
     if run.finished():
         return run.folder
     data = Tiles(experiment, tiles)
-    least = (LEAST_SIDE if model.unmixes else 1) * data.source.scale
-    if config.crop < least and model.takes_steps:
-        raise ValueError(
-            f"crop={config.crop}: {experiment.model} takes no image under {least} pixels a side"
-        )
     with run.alone(), torch.random.fork_rng():
         run.begin()
         torch.manual_seed(experiment.seed)
-        settings = {name: getattr(config, name) for name in model.settings}
-        network: Any = build(
-            experiment.model, data.source.lr.shape[1], data.source.scale, **settings
-        )
+        network: Any = network_of(run.identity())
         if hasattr(network, "take_psf"):
             network.take_psf(data.source.psf)
-        keep_best = experiment.protocol == "as-released"
-        module = SuperResolutionTraining(network, model, config, experiment.seed, keep_best)
+        module = SuperResolutionTraining(network, experiment, data)
         if model.takes_steps:
             with float32_products(tf32=config.precision == "tf32"):
-                _fit(module, data, run, progress, accelerator, devices)
+                _fit(module, run, progress, accelerator, devices)
         if module.global_rank:
             return run.folder  # the first process writes
         if any(row.get("abundance_std", 1.0) < COLLAPSED for row in module.history[-1:]):
@@ -121,14 +110,13 @@ def train(
 
 def _fit(
     module: SuperResolutionTraining,
-    data: Tiles,
     run: RunFolder,
     progress: bool,
     accelerator: str,
     devices: int,
 ) -> None:
     """Take the training steps, from the last checkpoint on."""
-    precision = module.config.precision
+    precision, steps = module.config.precision, len(module.tiles.batches)
     told = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     level = told.level
     told.setLevel(logging.WARNING)  # no tips
@@ -149,7 +137,7 @@ def _fit(
             use_distributed_sampler=False,  # every process takes its part of every batch
             sync_batchnorm=accelerator == "cuda" and devices > 1,
             precision="32-true" if precision == "tf32" else precision,
-            max_epochs=math.ceil(len(data.batches) / module.config.log_every),
+            max_epochs=math.ceil(steps / module.config.log_every),
             reload_dataloaders_every_n_epochs=1,
             callbacks=[keep, shown],
             logger=False,
@@ -157,11 +145,9 @@ def _fit(
             enable_model_summary=False,
         )
         quiet = not (progress and trainer.is_global_zero)
-        bar = tqdm(total=len(data.batches), unit="step", desc=run.folder.name, disable=quiet)
+        bar = tqdm(total=steps, unit="step", desc=run.folder.name, disable=quiet)
         try:
-            trainer.fit(
-                module, datamodule=data, ckpt_path=run.whole_checkpoint(), weights_only=True
-            )
+            trainer.fit(module, ckpt_path=run.whole_checkpoint(), weights_only=True)
         finally:
             bar.close()
             told.setLevel(level)
