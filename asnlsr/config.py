@@ -61,7 +61,6 @@ class TrainingConfig(BaseModel):
     log_every: Annotated[int, Field(gt=0)]
     lr: _Positive = 1e-3
     lr_min: _Least0 = 1e-4  # floor of the cosine
-    lr_warmup: _Least0 = 1e-3  # of the unmixing alone
     restarts: Annotated[int, Field(gt=0)] = 4  # cosine cycles: T0 = epochs / 4
     reversal: _Least0 = 0.01  # lambda of the gradient reversal
     skip: bool = True  # add the bicubic enlargement to the output

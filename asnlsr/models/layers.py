@@ -1,4 +1,4 @@
-"""The one output contract of all networks."""
+"""The one output contract of all networks, and the layers that they are built of."""
 
 from __future__ import annotations
 
@@ -69,6 +69,51 @@ def upsampler(channels: int, scale: int) -> nn.Sequential:
     for _ in range(doublings(scale)):
         layers += [nn.Conv2d(channels, 4 * channels, 3, padding=1), nn.PixelShuffle(2)]
     return nn.Sequential(*layers)
+
+
+class CBAM(nn.Module):
+    """Channel gate, then pixel gate (Woo et al. 2018), reduction 4."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, channels // 4, bias=False),
+            nn.ReLU(),
+            nn.Linear(channels // 4, channels, bias=False),
+        )
+        self.conv = nn.Conv2d(2, 1, 7, padding=3, padding_mode="reflect", bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gate (B, C, h, w)."""
+        pooled = self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3)))
+        x = x * torch.sigmoid(pooled)[:, :, None, None]
+        pixel = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)  # (B, 2, h, w)
+        return x * torch.sigmoid(self.conv(pixel))
+
+
+class ESA(nn.Module):
+    """Enhanced spatial attention (Liu et al. 2020): a gate computed at low resolution."""
+
+    def __init__(self, channels: int = 64, inner: int = 16) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, inner, 1)
+        self.bypass = nn.Conv2d(inner, inner, 1)
+        self.stride = nn.Conv2d(inner, inner, 3, stride=2)  # no padding: needs h, w >= 15
+        self.refine = nn.Sequential(
+            nn.Conv2d(inner, inner, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(inner, inner, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(inner, inner, 3, padding=1),
+        )
+        self.expand = nn.Conv2d(inner, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gate (B, C, h, w), h and w at least 15."""
+        c = self.reduce(x)
+        d = self.refine(F.max_pool2d(self.stride(c), 7, stride=3))
+        d = F.interpolate(d, size=x.shape[2:], mode="bilinear", align_corners=False)
+        return x * torch.sigmoid(self.expand(d + self.bypass(c)))
 
 
 NOISE_FLOOR = 0.03  # principal components weaker than this share of the first are not whitened

@@ -33,7 +33,6 @@ class ModelSpec:
     target: bool = False  # low-resolution tiles of the target domain enter the training
     oracle: bool = False  # learns from target truth in place of source truth: no method
     half: bool = False  # its output at half of the size is supervised too
-    ours: bool = False  # not in the paper, so without a published recipe
     starts: bool = False  # has a method `start`
     batches: int = 1  # a step takes so many batches of the preset at once
     settings: tuple[str, ...] = ("skip",)  # fields of TrainingConfig that the network takes
@@ -48,7 +47,7 @@ _SNLSR: dict[str, Any] = {
     "unmixes": True, "starts": True, "warm": {"endmembers": "pooled"} | _FAST,
 }  # fmt: skip
 _BANDWISE: dict[str, Any] = {
-    "any_bands": True, "bandwise": True, "ours": True, "settings": (),
+    "any_bands": True, "bandwise": True, "settings": (),
     "always": {"bands": 4}, "batches": 2,  # few bands are cheap
     # it does not see the light
     "warm": {"clip": 1.0, "average": 0.99, "relight": 0.0, "light": 0.0, "leaves": 0.75},
@@ -91,7 +90,7 @@ MODELS = {
         target=True, control=True, **_SNLSR | {"warm": _FAST},
     ),
     "asnlsr": ModelSpec(
-        "asnlsr.ASNLSR", "A-SNLSR", target=True, settings=("skip", "reversal"),
+        "snlsr.ASNLSR", "A-SNLSR", target=True, settings=("skip", "reversal"),
         **_SNLSR,
     ),
 }  # fmt: skip

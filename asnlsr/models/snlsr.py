@@ -1,4 +1,4 @@
-"""SNLSR: unmix, super-resolve the abundances, mix again (Hu et al. 2024)."""
+"""SNLSR (Hu et al. 2024): unmix, super-resolve the abundances, mix again; and A-SNLSR."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asnlsr.models.layers import (
+    CBAM,
+    ESA,
     SuperResolution,
     doublings,
     enlarge,
@@ -19,70 +21,26 @@ from asnlsr.models.layers import (
 )
 from asnlsr.models.sanl import SANL
 
+MATERIALS = 16  # K, number of endmembers
 OPEN_RELU = 5.0  # the softmax does not see it, but the ReLU before it stays open
 LEVEL, SPREAD = 0.4, 0.06  # mean and standard deviation of a band of a matched tile, z
-
-
-class CBAM(nn.Module):
-    """Channel gate, then pixel gate (Woo et al. 2018), reduction 4."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.mlp = nn.Sequential(
-            nn.Linear(channels, channels // 4, bias=False),
-            nn.ReLU(),
-            nn.Linear(channels // 4, channels, bias=False),
-        )
-        self.conv = nn.Conv2d(2, 1, 7, padding=3, padding_mode="reflect", bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Gate (B, C, h, w)."""
-        pooled = self.mlp(x.mean((2, 3))) + self.mlp(x.amax((2, 3)))
-        x = x * torch.sigmoid(pooled)[:, :, None, None]
-        pixel = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)  # (B, 2, h, w)
-        return x * torch.sigmoid(self.conv(pixel))
 
 
 class UnmixingEncoder(nn.Module):
     """Spectra (B, C, h, w) to abundances (B, K, h, w)."""
 
-    def __init__(self, bands: int, materials: int) -> None:
+    def __init__(self, bands: int) -> None:
         super().__init__()
         widths = (bands, 128, 64, 32)
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise(widths):
             layers += [nn.Conv2d(n_in, n_out, 3, padding=1), CBAM(n_out), nn.Tanh()]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], materials, 1))
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], MATERIALS, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Unmix (B, C, h, w) to (B, K, h, w)."""
         # ReLU before the softmax is the release's: where it dies, abundances stay uniform.
         return F.relu(self.layers(x)).softmax(1)
-
-
-class ESA(nn.Module):
-    """Enhanced spatial attention (Liu et al. 2020): a gate computed at low resolution."""
-
-    def __init__(self, channels: int = 64, inner: int = 16) -> None:
-        super().__init__()
-        self.reduce = nn.Conv2d(channels, inner, 1)
-        self.bypass = nn.Conv2d(inner, inner, 1)
-        self.stride = nn.Conv2d(inner, inner, 3, stride=2)  # no padding: needs h, w >= 15
-        self.refine = nn.Sequential(
-            nn.Conv2d(inner, inner, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(inner, inner, 3, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(inner, inner, 3, padding=1),
-        )
-        self.expand = nn.Conv2d(inner, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Gate (B, C, h, w), h and w at least 15."""
-        c = self.reduce(x)
-        d = self.refine(F.max_pool2d(self.stride(c), 7, stride=3))
-        d = F.interpolate(d, size=x.shape[2:], mode="bilinear", align_corners=False)
-        return x * torch.sigmoid(self.expand(d + self.bypass(c)))
 
 
 class SpatialSpectral(nn.Module):
@@ -123,11 +81,11 @@ class Stage(nn.Module):
 class AbundanceSR(nn.Module):
     """Network J: from abundances to the materials' shares of the missing detail."""
 
-    def __init__(self, materials: int, scale: int, channels: int = 64) -> None:
+    def __init__(self, scale: int, channels: int = 64) -> None:
         super().__init__()
-        self.head = nn.Conv2d(materials, channels, 3, padding=1)
+        self.head = nn.Conv2d(MATERIALS, channels, 3, padding=1)
         self.stages = nn.Sequential(*(Stage(channels) for _ in range(doublings(scale))))
-        self.tail = nn.Conv2d(channels, materials, 3, padding=1)
+        self.tail = nn.Conv2d(channels, MATERIALS, 3, padding=1)
 
     def forward(self, abundances: Tensor) -> Tensor:
         """Super-resolve (B, K, h, w) to (B, K, r h, r w)."""
@@ -143,8 +101,6 @@ class SNLSR(nn.Module):
         C, bands of the input.
     scale : int
         r, a power of two.
-    materials : int
-        K, number of endmembers.
     skip : bool
         Add the bicubic enlargement of the input to the output.
 
@@ -159,19 +115,13 @@ class SNLSR(nn.Module):
     super-resolution".
     """
 
-    def __init__(
-        self, bands: int = 30, scale: int = 4, materials: int = 16, skip: bool = True
-    ) -> None:
+    def __init__(self, bands: int = 30, scale: int = 4, skip: bool = True) -> None:
         super().__init__()
         self.scale, self.skip = scale, skip
-        self.encoder = UnmixingEncoder(bands, materials)
-        self.decoder = nn.Conv2d(materials, bands, 1, bias=False)  # its weight: the endmembers
-        self.sr = AbundanceSR(materials, scale)
+        self.encoder = UnmixingEncoder(bands)
+        self.decoder = nn.Conv2d(MATERIALS, bands, 1, bias=False)  # its weight: the endmembers
+        self.sr = AbundanceSR(scale)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
-
-    def match(self, x: Tensor) -> Tensor:
-        """Return x (B, C, h, w) as the encoder sees it; here unchanged."""
-        return x
 
     def super_resolve(self, x: Tensor, abundances: Tensor) -> Tensor:
         """Mix the super-resolved abundances and add the skip: (B, C, r h, r w)."""
@@ -198,10 +148,9 @@ class SNLSR(nn.Module):
         super-resolution branch, from what the warm-up has learned.
         """
         if warming_up:
-            lr = self.match(lr)
             self._start_unmixing(lr, lr if pool is None else pool)
         else:
-            self._start_super_resolution(self.match(lr))
+            self._start_super_resolution(lr)
 
     def _start_unmixing(self: Any, lr: Tensor, pool: Tensor) -> None:
         """Start encoder and endmembers from the data.
@@ -213,7 +162,7 @@ class SNLSR(nn.Module):
         before it from dying, which is how abundances collapse.
         """
         pixels = pool.movedim(1, -1).flatten(0, -2)  # (n h w, C)
-        self.decoder.weight[:, :, 0, 0] = far_apart(pixels, self.decoder.in_channels).T
+        self.decoder.weight[:, :, 0, 0] = far_apart(pixels, MATERIALS).T
         x = lr
         for layer in self.encoder.layers:
             if isinstance(layer, nn.Conv2d):
@@ -243,6 +192,16 @@ class SNLSR(nn.Module):
         nn.init.zeros_(tail.bias)
 
 
+def matched(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give every band of (B, C, h, w) the mean `LEVEL` and the standard deviation `SPREAD`.
+
+    Also returns the mean and the factor (B, C, 1, 1) that lead back to x.
+    """
+    std, mean = torch.std_mean(x, (2, 3), keepdim=True)
+    std = std.clamp(min=1e-3)
+    return LEVEL + SPREAD * (x - mean) / std, mean, std / SPREAD
+
+
 class MatchedSNLSR(SNLSR):
     """SNLSR whose encoder sees every band of every tile with the same mean and spread.
 
@@ -250,20 +209,70 @@ class MatchedSNLSR(SNLSR):
     The output gets the tile's own mean and spread back.
     """
 
-    def match(self, x: Tensor) -> Tensor:
-        """Give every band of (B, C, h, w) the mean `LEVEL` and the standard deviation `SPREAD`."""
-        std, mean = torch.std_mean(x, (2, 3), keepdim=True)
-        return LEVEL + SPREAD * (x - mean) / std.clamp(min=1e-3)
-
     def forward(self, x: Tensor, n_sr: int | None = None) -> SuperResolution:
         """As `SNLSR.forward`, on matched tiles."""
-        std, mean = torch.std_mean(x, (2, 3), keepdim=True)
-        gain = std.clamp(min=1e-3) / SPREAD
-        output = super().forward(self.match(x), n_sr)
-        assert output.reconstruction is not None
+        x, mean, gain = matched(x)
+        output: Any = super().forward(x, n_sr)
         output.sr = mean[:n_sr] + gain[:n_sr] * (output.sr - LEVEL)
         output.reconstruction = mean + gain * (output.reconstruction - LEVEL)
-        return output
+        return output  # type: ignore[no-any-return]
+
+    def start(self, lr: Tensor, warming_up: bool, pool: Tensor | None = None) -> None:
+        """As `SNLSR.start`, on matched tiles."""
+        super().start(matched(lr)[0], warming_up, pool)
+
+
+def reverse_gradient(x: Tensor, strength: float) -> Tensor:
+    """Return x; its gradient comes back times -strength (Ganin & Lempitsky 2015, eq. 3)."""
+    return x.detach() - strength * (x - x.detach())
+
+
+class Discriminator(nn.Module):
+    """Abundance maps (B, K, h, w) to logits of the domain (B, 2)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for n_in, n_out in ((MATERIALS, 16), (16, 32)):
+            layers += [
+                nn.Conv2d(n_in, n_out, 3, padding=1, bias=False),
+                nn.BatchNorm2d(n_out),
+                nn.LeakyReLU(0.01),
+                nn.MaxPool2d(2),
+                nn.Dropout2d(0.2),
+            ]
+        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.classify = nn.Linear(32, 2)
+
+    def forward(self, abundances: Tensor) -> Tensor:
+        """Classify maps (B, K, h, w): logits (B, 2)."""
+        return self.classify(self.features(abundances))  # type: ignore[no-any-return]
+
+
+class ASNLSR(SNLSR):
+    """SNLSR, gradient reversal and a discriminator on the low-resolution abundances.
+
+    Parameters
+    ----------
+    bands, scale, skip
+        As in `SNLSR`.
+    reversal : float
+        lambda: the gradient of the discriminator reaches the encoder times -lambda.
+    """
+
+    def __init__(
+        self, bands: int = 30, scale: int = 4, skip: bool = True, reversal: float = 0.01
+    ) -> None:
+        super().__init__(bands, scale, skip)
+        self.reversal = reversal
+        self.discriminator = Discriminator()
+
+    def forward(self, x: Tensor, n_sr: int | None = None) -> SuperResolution:
+        """As `SNLSR.forward`, with the domain logits."""
+        output: Any = super().forward(x, n_sr)
+        reversed_ = reverse_gradient(output.abundances, self.reversal)
+        output.domain_logits = self.discriminator(reversed_)
+        return output  # type: ignore[no-any-return]
 
 
 @torch.no_grad()

@@ -16,11 +16,11 @@ CELLS = WINDOW // 2
 REFERENCE = 6  # windows a side at which the original checkpoints hold their mask (32 pixels)
 
 
-def to_windows(x: Tensor) -> Tensor:
-    """Cut (B, h, w, C) into windows of tokens: (B n, 36, C), row by row."""
+def to_windows(x: Tensor, side: int = WINDOW) -> Tensor:
+    """Cut (B, h, w, C) into windows of tokens: (B n, side^2, C), row by row."""
     B, h, w, C = x.shape
-    x = x.reshape(B, h // WINDOW, WINDOW, w // WINDOW, WINDOW, C)
-    return x.transpose(2, 3).reshape(-1, WINDOW**2, C)
+    x = x.reshape(B, h // side, side, w // side, side, C)
+    return x.transpose(2, 3).reshape(-1, side**2, C)
 
 
 def from_windows(x: Tensor, h: int, w: int) -> Tensor:
@@ -50,17 +50,13 @@ def shift_mask() -> Tensor:
     and the last window before and behind the seam.
     """
 
-    def regions(side: int, window: int, seam: int) -> Tensor:
-        place = torch.arange(side)
-        line = (place >= side - window).long() + (place >= side - seam).long()
-        return 3 * line[:, None] + line
+    def regions(window: int, seam: int) -> Tensor:
+        place = torch.arange(REFERENCE * window).flip(0)
+        line = (place < window).long() + (place < seam).long()
+        return to_windows((3 * line[:, None] + line)[None, :, :, None], window)
 
-    of_pixels = regions(REFERENCE * WINDOW, WINDOW, SHIFT)
-    of_cells = regions(REFERENCE * CELLS, CELLS, (SHIFT + 1) // 2)
-    queries = of_pixels.view(REFERENCE, WINDOW, REFERENCE, WINDOW).transpose(1, 2)
-    keys = of_cells.view(REFERENCE, CELLS, REFERENCE, CELLS).transpose(1, 2)
-    queries, keys = queries.reshape(-1, WINDOW**2, 1), keys.reshape(-1, 1, CELLS**2)
-    return -100.0 * (queries != keys)
+    queries, keys = regions(WINDOW, SHIFT), regions(CELLS, (SHIFT + 1) // 2)
+    return -100.0 * (queries != keys.transpose(1, 2))
 
 
 class PermutedAttention(nn.Module):
@@ -172,9 +168,8 @@ class Block(nn.Module):
         """
         if not self.shift:
             return None
-        size = (h // WINDOW, w // WINDOW)
-        rows, cols = (torch.arange(n, device=self.mask.device) for n in size)
-        rows, cols = ((x == len(x) - 1) * (REFERENCE - 1) for x in (rows, cols))
+        places = (torch.arange(side // WINDOW, device=self.mask.device) for side in (h, w))
+        rows, cols = ((place == len(place) - 1) * (REFERENCE - 1) for place in places)
         return self.mask[(REFERENCE * rows[:, None] + cols).flatten()].transpose(1, 2)[:, None]
 
     def forward(self, x: Tensor) -> Tensor:

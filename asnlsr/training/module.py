@@ -77,7 +77,7 @@ class SuperResolutionTraining(pl.LightningModule):
 
         def factor(step: int, later: float = 1.0) -> float:
             if step < c.warmup_steps:
-                return c.lr_warmup / c.lr
+                return 1.0
             phase = min((step - c.warmup_steps) / c.steps, 1.0) * c.restarts
             phase = 1.0 if phase == c.restarts else phase % 1
             floor = c.lr_min / c.lr
