@@ -180,9 +180,9 @@ class Experiment:
             values |= {
                 "restarts": 1, "lr_unmixing": 0.3, "turns": True, "relight": 1.0, "light": 0.05,
                 "start": model.starts,
-                "warmup_steps": sizes.warmup_steps if model.unmixes else 0,
+                "warmup_steps": sizes.warmup_steps if model.unmixes and not model.frozen else 0,
             } | dict(model.warm)  # fmt: skip
-        values |= {"batch": sizes.batch * model.batches} | dict(model.always)
+        values |= {"batch": sizes.batch * model.batches, "bands": model.bands}
         given = {key: value for key, value in self.settings.items() if key != "by"}
         if odd := given.keys() - (known := TrainingConfig.model_fields):
             raise ValueError(f"no setting {min(odd)!r}: choose one of {', '.join(known)}")

@@ -27,7 +27,7 @@ class ModelSpec:
     takes_steps: bool = True  # is trained by gradient steps
     unmixes: bool = False  # has an encoder and endmembers
     frozen: bool = False  # encoder and endmembers stay at their random initialisation
-    bandwise: bool = False  # gives the bands that it is asked for, and learns from a few
+    bands: int = 0  # gives the bands that it is asked for, and learns from so many in a step
     any_bands: bool = False  # takes any number of bands: upscales the sensor's own
     align: str = ""  # loss of `losses.ALIGNMENTS` between the abundances of the two domains
     target: bool = False  # low-resolution tiles of the target domain enter the training
@@ -36,19 +36,18 @@ class ModelSpec:
     starts: bool = False  # has a method `start`
     batches: int = 1  # a step takes so many batches of the preset at once
     settings: tuple[str, ...] = ("skip",)  # fields of TrainingConfig that the network takes
-    always: Mapping[str, Any] = field(default_factory=dict)  # fields in both recipes
     warm: Mapping[str, Any] = field(default_factory=dict)  # fields in recipe `warm`
     control: bool = False  # runs in the evidence only, in place of the discriminator
 
 
 _AT_ONCE: dict[str, Any] = {"takes_steps": False, "any_bands": True, "settings": ()}
 _FAST = {"optimizer": "muon", "clip": 1.0, "average": 0.99}
-_SNLSR: dict[str, Any] = {
-    "unmixes": True, "starts": True, "warm": {"endmembers": "pooled"} | _FAST,
-}  # fmt: skip
+_POOLED = {"endmembers": "pooled"} | _FAST
+_SNLSR: dict[str, Any] = {"unmixes": True, "starts": True, "warm": _POOLED}
+_CONTROL = _SNLSR | {"target": True, "control": True}
 _BANDWISE: dict[str, Any] = {
-    "any_bands": True, "bandwise": True, "settings": (),
-    "always": {"bands": 4}, "batches": 2,  # few bands are cheap
+    "any_bands": True, "settings": (),
+    "bands": 4, "batches": 2,  # few bands are cheap
     # it does not see the light
     "warm": {"clip": 1.0, "average": 0.99, "relight": 0.0, "light": 0.0, "leaves": 0.75},
 }  # fmt: skip
@@ -64,36 +63,27 @@ MODELS = {
     "linear": ModelSpec("classical.LinearFilter", "linear filter", **_AT_ONCE),
     "rcam": ModelSpec("rcam.RCAM", "RCAM", half=True, starts=True, warm={"lr": 1e-4}),
     "esrt": ModelSpec("esrt.ESRT", "ESRT"),
-    "srformer": ModelSpec(
-        "srformer.SRFormer", "SRFormer", starts=True, warm={"lr": 2.5e-4}
-    ),
+    "srformer": ModelSpec("srformer.SRFormer", "SRFormer", starts=True, warm={"lr": 2.5e-4}),
     "bandwise": ModelSpec("bandwise.Bandwise", "bandwise", **_BANDWISE),
     "bandwise-oracle": ModelSpec(
         "bandwise.Bandwise", "bandwise, target truth", oracle=True, **_BANDWISE
     ),
     "snlsr-frozen": ModelSpec(
-        "snlsr.SNLSR", "SNLSR, frozen encoder", frozen=True, unmixes=True,
-        always={"warmup_steps": 0}, warm=_FAST,
+        "snlsr.SNLSR", "SNLSR, frozen encoder", unmixes=True, frozen=True, warm=_FAST
     ),
     "snlsr": ModelSpec("snlsr.SNLSR", "SNLSR, source only", **_SNLSR),
-    "snlsr-unmix": ModelSpec(
-        "snlsr.SNLSR", "SNLSR + target unmixing", target=True, **_SNLSR
-    ),
-    "snlsr-coral": ModelSpec(
-        "snlsr.SNLSR", "SNLSR + CORAL", target=True, align="coral", control=True, **_SNLSR
-    ),
-    "snlsr-mmd": ModelSpec(
-        "snlsr.SNLSR", "SNLSR + MMD", target=True, align="mmd", control=True, **_SNLSR
-    ),
+    "snlsr-unmix": ModelSpec("snlsr.SNLSR", "SNLSR + target unmixing", target=True, **_SNLSR),
+    "snlsr-coral": ModelSpec("snlsr.SNLSR", "SNLSR + CORAL", align="coral", **_CONTROL),
+    "snlsr-mmd": ModelSpec("snlsr.SNLSR", "SNLSR + MMD", align="mmd", **_CONTROL),
     "snlsr-matched": ModelSpec(
-        "snlsr.MatchedSNLSR", "SNLSR, bands matched in mean and spread",
-        target=True, control=True, **_SNLSR | {"warm": _FAST},
+        "snlsr.MatchedSNLSR",
+        "SNLSR, bands matched in mean and spread",
+        **_CONTROL | {"warm": _FAST},
     ),
     "asnlsr": ModelSpec(
-        "snlsr.ASNLSR", "A-SNLSR", target=True, settings=("skip", "reversal"),
-        **_SNLSR,
+        "snlsr.ASNLSR", "A-SNLSR", target=True, settings=("skip", "reversal"), **_SNLSR
     ),
-}  # fmt: skip
+}
 BEST = "bandwise"  # of those without target truth: chapters 8 and 10 of the book
 
 

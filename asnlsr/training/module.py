@@ -136,7 +136,7 @@ class SuperResolutionTraining(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the sum of the losses of `losses.training_losses`."""
-        if self.spec.bandwise:
+        if self.spec.bands:
             batch["bands"] = sent(self._bands(batch["lr"].shape[1]), self.device)
         total, log = (self._graphs or self._objective)(batch, self.warming_up)
         for key, value in log.items():  # stays on the device until the row closes
@@ -167,7 +167,7 @@ class SuperResolutionTraining(pl.LightningModule):
     def _objective(self, batch: dict[str, Tensor], warming_up: bool) -> tuple[Tensor, Losses]:
         """Return the sum that is minimised, and what the history shows of it."""
         n_sr = 0 if warming_up else len(batch["hr"])
-        if self.spec.bandwise:
+        if self.spec.bands:
             output = self.network(batch["lr"], batch["bands"])
             batch["hr"] = batch["hr"][:, batch["bands"]]
         else:
