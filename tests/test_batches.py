@@ -11,17 +11,17 @@ from asnlsr.training.batches import Tiles, TrainingBatches, part_of, turned
 from asnlsr.training.warm import Relighting, contrast, transport
 from tests.conftest import Example
 
-SMALL = {"crop": 16, "batch": 3}
-CONFIG = Experiment("asnlsr", "smoke", recipe="published", settings=SMALL).config
+SMALL = {"crop": 16, "batch": 3, "turns": False, "relight": 0.0, "light": 0.0}
 
 
-def batches(target=True, mixed=False, seed=0, half=False, config=CONFIG):
+def batches(target=True, model="asnlsr", recipe="warm", seed=0, **settings):
     """Five source tiles, 24 wide; pixel values tell tile, row and column."""
     place = torch.arange(24 * 24.0).view(24, 24) / 1000
     hr = torch.stack([(place + tile)[None] for tile in range(5)])
     lr = hr[:, :, ::4, ::4].clone()
     source = Example(lr=lr, hr=hr, lr_x2=hr[:, :, ::2, ::2], scale=4)
-    return TrainingBatches(source, lr + 100 if target else None, config, seed, mixed, half)
+    experiment = Experiment(model, "smoke", "blind", recipe, seed, SMALL | settings)
+    return TrainingBatches(source, lr + 100 if target else None, experiment)
 
 
 def test_batch_is_a_function_of_seed_and_step():
@@ -55,15 +55,14 @@ def test_target_tiles_come_last_without_truth_and_leave_source_tiles_as_they_wer
 
 
 def test_published_batches_mix_at_random():
-    sizes = {len(batches(mixed=True)[step]["hr"]) for step in range(20)}
+    sizes = {len(batches(recipe="published")[step]["hr"]) for step in range(20)}
     assert len(sizes) > 1
-    assert all(len(batches(mixed=True)[step]["lr"]) == 3 for step in range(20))
+    assert all(len(batches(recipe="published")[step]["lr"]) == 3 for step in range(20))
 
 
 def relit(step, source, target, **settings):
-    off = {"crop": 16, "batch": 3, "warmup_steps": 2, "turns": False, "relight": 0.0, "light": 0.0}
-    config = Experiment("asnlsr", "smoke", settings=off | settings).config
-    return TrainingBatches(source, target, config, 0, False)[step]
+    experiment = Experiment("asnlsr", "smoke", settings=SMALL | {"warmup_steps": 2} | settings)
+    return TrainingBatches(source, target, experiment)[step]
 
 
 def test_relighting_changes_spectra_alike_at_both_resolutions():
@@ -86,8 +85,8 @@ def test_turned_tiles_are_degraded_again():
     hr = torch.from_numpy(field / 10).float() + 0.5
     lr = log_scale(degrade(unscale(hr), 4))
     settings = {"light": 0.0, "warmup_steps": 0, "batch": 1}
-    config = Experiment("snlsr", "smoke", settings=settings).config
-    sets = TrainingBatches(Example(lr=lr, hr=hr, scale=4), None, config, 0, False)
+    experiment = Experiment("snlsr", "smoke", settings=settings)
+    sets = TrainingBatches(Example(lr=lr, hr=hr, scale=4), None, experiment)
     seen = set()
     for step in range(40):
         batch = sets[step]
@@ -100,9 +99,8 @@ def test_turned_tiles_are_degraded_again():
 
 
 def test_half_resolution_crops_show_the_same_place_in_the_same_light():
-    config = CONFIG.model_copy(update={"light": 1.0})
     for step in range(5):
-        batch = batches(half=True, config=config)[step]
+        batch = batches(target=False, model="rcam", light=1.0)[step]
         # of source tiles only
         assert torch.allclose(batch["lr_x2"], batch["hr"][:, :, ::2, ::2], atol=1e-5)
     assert "lr_x2" not in batches()[0]
@@ -120,7 +118,7 @@ def test_parts_of_processes_make_the_batch():
 
 
 def test_crop_larger_than_a_tile_is_named(tiny_set):
-    with pytest.raises(ValueError, match="crop=256: asnlsr needs 60 pixels .* have 64"):
+    with pytest.raises(ValueError, match=r"crop=256: asnlsr needs 60 pixels .* have 64"):
         Tiles(Experiment("asnlsr", "smoke", settings={"crop": 256}), tiny_set)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from asnlsr.config import Experiment, TrainingConfig
+from asnlsr.config import Experiment
 from asnlsr.device import float32_products, sent
 from asnlsr.models.registry import spec
 from asnlsr.physics import degrade, log_scale, unscale
@@ -35,34 +35,23 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
     Parameters
     ----------
     source : Pairs
-        With their truth; `lr_x2` too where `half`.
+        With their truth; `lr_x2` too where a network learns half of the enlargement by itself.
     target : Tensor or None, (m, C, h, w)
         Low resolution only: this class never holds a target high-resolution value.
-    config : TrainingConfig
-        Steps, batch, crop (pixels of high resolution) and changes of the tiles.
-    seed : int
-        Of the order of tiles, crops, turns and light.
-    mixed : bool
-        As published: a batch is drawn from the union of both domains. Otherwise every batch has
-        `config.batch` tiles of each, so that a network sees as many source tiles with the
-        target as without.
-    half : bool
-        Whether batches hold the truth of a progressive network's last but one stage.
+    experiment : Experiment
+        In recipe `published` a batch is drawn from the union of both domains. Otherwise every
+        batch has `config.batch` tiles of each, so that a network sees as many source tiles with
+        the target as without.
     """
 
-    def __init__(
-        self,
-        source: Pairs,
-        target: Tensor | None,
-        config: TrainingConfig,
-        seed: int,
-        mixed: bool,
-        half: bool = False,
-    ) -> None:
+    def __init__(self, source: Pairs, target: Tensor | None, experiment: Experiment) -> None:
+        config, seed = experiment.config, experiment.seed
         self.source_lr, self.source_hr = source.lr, source.hr
-        self.source_lr_x2 = source.lr_x2 if half else None
+        self.source_lr_x2 = source.lr_x2 if spec(experiment.model).half else None
         self.target_lr = source.lr[:0] if target is None else target
-        self.config, self.seed, self.mixed, self.scale = config, seed, mixed, source.scale
+        self.config, self.seed, self.scale = config, seed, source.scale
+        self.mixed = experiment.recipe == "published" and target is not None
+        self.of_some_bands = spec(experiment.model).bands > 0
         self.relighting = None
         if config.relight or config.light:
             self.relighting = Relighting(source.lr, target, config.relight, config.light)
@@ -102,7 +91,7 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
     def _choose(self, step: int) -> tuple[list[int], list[int]]:
         """Return the numbers of the source and of the target tiles of a batch."""
         sources, targets = len(self.source_lr), len(self.target_lr)
-        if self.mixed and targets:
+        if self.mixed:
             drawn = self._draw(MIXED, sources + targets, step)
             return [i for i in drawn if i < sources], [i - sources for i in drawn if i >= sources]
         of_target = self._draw(TARGET, targets, step) if targets else []
@@ -112,7 +101,11 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
         return self.config.steps + self.config.warmup_steps
 
     def __getitem__(self, step: int) -> dict[str, Tensor]:
-        """Return `lr` (B, C, h, w), `hr` (B_source, C, r h, r w), `domain` (B,); maybe `lr_x2`."""
+        """Return `lr` (B, C, h, w), `hr` (B_source, C, r h, r w) and `domain` (B,).
+
+        For some networks also `lr_x2` (B_source, C, r h / 2, r w / 2), or `bands`, the numbers
+        of those that `hr` holds.
+        """
         source, target = self._choose(step)
         rng = np.random.default_rng([self.seed, CROPS, step])
         crop = partial(_crops, rng, self.config.crop // self.scale)
@@ -142,6 +135,12 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
                 n = len(batch[key])
                 change = torch.einsum("bcd,bdhw->bchw", mix[:n], batch[key])
                 batch[key] = change + shift[:n, :, None, None]
+        if self.of_some_bands:
+            rng = np.random.default_rng([self.seed, BANDS, step])
+            count = self.source_lr.shape[1]
+            bands = torch.from_numpy(rng.permutation(count)[: self.config.bands or count])
+            batch["bands"] = sent(bands, self.source_lr.device)
+            batch["hr"] = batch["hr"][:, batch["bands"]]
         return batch
 
 
@@ -150,7 +149,7 @@ def part_of(batch: dict[str, Tensor], rank: int, ranks: int) -> dict[str, Tensor
 
     `hr` and `lr_x2` hold the first tiles of `lr`, and still do afterwards.
     """
-    return {key: value[rank::ranks] for key, value in batch.items()}
+    return {key: v if key == "bands" else v[rank::ranks] for key, v in batch.items()}
 
 
 def turned(image: Tensor, k: int) -> Tensor:
@@ -209,14 +208,8 @@ class Tiles:
                 f"crop={config.crop}: {experiment.model} needs {least} pixels a side or more, and "
                 f"the tiles of {tiles.folder} have {most}"
             )
-        self.batches = TrainingBatches(
-            self.source,
-            tiles.pairs("target_train", "swir2").lr if model.target else None,
-            config,
-            experiment.seed,
-            mixed=experiment.recipe == "published",
-            half=model.half,
-        )
+        target = tiles.pairs("target_train", "swir2").lr if model.target else None
+        self.batches = TrainingBatches(self.source, target, experiment)
         self.both = [tiles.pairs("val", name) for name in DOMAINS if model.target]
 
     def low_resolution(self) -> Tensor:

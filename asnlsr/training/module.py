@@ -7,7 +7,6 @@ import time
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
@@ -15,11 +14,11 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from asnlsr.config import Experiment
-from asnlsr.device import Losses, StepGraphs, sent
+from asnlsr.device import Losses, StepGraphs
 from asnlsr.metrics import psnr, ssim
 from asnlsr.models.registry import spec
 from asnlsr.models.snlsr import encode
-from asnlsr.training.batches import BANDS, Tiles, part_of
+from asnlsr.training.batches import Tiles, part_of
 from asnlsr.training.losses import training_losses
 from asnlsr.training.warm import Muon, is_matrix
 
@@ -136,8 +135,6 @@ class SuperResolutionTraining(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Return the sum of the losses of `losses.training_losses`."""
-        if self.spec.bands:
-            batch["bands"] = sent(self._bands(batch["lr"].shape[1]), self.device)
         total, log = (self._graphs or self._objective)(batch, self.warming_up)
         for key, value in log.items():  # stays on the device until the row closes
             before, count = self._sums.get(key, (value.new_zeros((), dtype=torch.float64), 0))
@@ -167,11 +164,8 @@ class SuperResolutionTraining(pl.LightningModule):
     def _objective(self, batch: dict[str, Tensor], warming_up: bool) -> tuple[Tensor, Losses]:
         """Return the sum that is minimised, and what the history shows of it."""
         n_sr = 0 if warming_up else len(batch["hr"])
-        if self.spec.bands:
-            output = self.network(batch["lr"], batch["bands"])
-            batch["hr"] = batch["hr"][:, batch["bands"]]
-        else:
-            output = self.network(batch["lr"], *[n_sr] * self.spec.unmixes)
+        wanted = [batch["bands"]] if "bands" in batch else [n_sr] * self.spec.unmixes
+        output = self.network(batch["lr"], *wanted)
         losses = training_losses(output, batch, not warming_up, self.spec.align)
         if self.trainer.world_size > 1:
             # A batch of recipe `published` may leave more source tiles to one process.
@@ -185,11 +179,6 @@ class SuperResolutionTraining(pl.LightningModule):
             right = output.domain_logits.argmax(1) == batch["domain"]
             log["domain_accuracy"] = right.float().mean()
         return torch.stack(list(losses.values())).sum(), log
-
-    def _bands(self, count: int) -> Tensor:
-        """Draw the bands of this step, the same in all processes."""
-        rng = np.random.default_rng([self.experiment.seed, BANDS, self.global_step])
-        return torch.from_numpy(rng.permutation(count)[: self.config.bands or count])
 
     def _mean(self, value: Tensor) -> float:
         """Mean over all processes."""
