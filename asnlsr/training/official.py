@@ -109,10 +109,10 @@ def import_weights(path: Path, out: Path) -> dict[str, Any]:
     }
     scale = min(shapes, key=lambda r: len(shapes[r].keys() ^ weights))
     found = {key: getattr(weight, "shape", None) for key, weight in weights.items()}
-    if odd := sorted(str(key) for key, _ in shapes[scale].items() ^ found.items()):
+    if odd := sorted({str(key) for key, _ in shapes[scale].items() ^ found.items()}):
         raise ValueError(
-            f"{path}: not the weights of {name}: missing, not known or of another shape: "
-            f"{', '.join(dict.fromkeys(odd[:8]))}"
+            f"{path}: weights do not fit {name}: missing, not known or of another shape are "
+            f"{', '.join(odd[:8])}"
         )
     skips = [value for key, value in settings.items() if "skip" in str(key).lower()]
     record = {

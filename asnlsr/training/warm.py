@@ -110,7 +110,7 @@ class Muon(torch.optim.Adam):
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # noqa: ANN401
         """Take one step in all groups."""
-        loss = closure and torch.enable_grad()(closure)()
+        loss = None if closure is None else torch.enable_grad()(closure)()
         groups = self.param_groups
         for group in groups:
             if group["muon"]:
