@@ -163,7 +163,7 @@ def in_pieces(network: Any, bands: SceneBands, group: int, unmixes: bool) -> tup
 def _unmixed(network: Any, bands: SceneBands, group: int) -> Tensor:  # noqa: ANN401
     """Put the abundances of every domain behind its bands."""
     z = log_scale(torch.from_numpy(bands.read_rows(0, bands.scene.rows)))
-    parts = [torch.cat([part, network.encoder(part[None])[0]]) for part in torch.split(z, group)]
+    parts = [torch.cat([part, network.unmix(part[None])[0]]) for part in torch.split(z, group)]
     return torch.cat(parts)
 
 

@@ -425,7 +425,7 @@ def scene_bands(folder, rows, cols, channels):
 class SeesAll:
     """Abundances of one material: how far the first band is from its mean over all pixels."""
 
-    def encoder(self, x):
+    def unmix(self, x):
         return x[:, :1] - x[:, :1].mean((2, 3), keepdim=True)
 
     def super_resolve(self, x, abundances):

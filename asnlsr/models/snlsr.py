@@ -123,6 +123,10 @@ class SNLSR(nn.Module):
         self.sr = AbundanceSR(scale)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster
 
+    def unmix(self, x: Tensor) -> Tensor:
+        """Abundances (B, K, h, w) of x (B, C, h, w)."""
+        return self.encoder(x)  # type: ignore[no-any-return]
+
     def super_resolve(self, x: Tensor, abundances: Tensor) -> Tensor:
         """Mix the super-resolved abundances and add the skip: (B, C, r h, r w)."""
         if not len(x):  # in the warm-up; a GPU has no kernels for nothing
@@ -132,7 +136,7 @@ class SNLSR(nn.Module):
 
     def forward(self, x: Tensor, n_sr: int | None = None) -> SuperResolution:
         """Unmix all of x (B, C, h, w); super-resolve the first `n_sr` (default: all)."""
-        abundances = self.encoder(x)
+        abundances = self.unmix(x)
         return SuperResolution(
             sr=self.super_resolve(x[:n_sr], abundances[:n_sr]),
             reconstruction=self.decoder(abundances),
@@ -209,11 +213,21 @@ class MatchedSNLSR(SNLSR):
     The output gets the tile's own mean and spread back.
     """
 
-    def forward(self, x: Tensor, n_sr: int | None = None) -> SuperResolution:
-        """As `SNLSR.forward`, on matched tiles."""
+    def unmix(self, x: Tensor) -> Tensor:
+        """As `SNLSR.unmix`, of matched tiles."""
+        return super().unmix(matched(x)[0])
+
+    def super_resolve(self, x: Tensor, abundances: Tensor) -> Tensor:
+        """As `SNLSR.super_resolve`, of matched tiles."""
+        if not len(x):
+            return super().super_resolve(x, abundances)
         x, mean, gain = matched(x)
+        return mean + gain * (super().super_resolve(x, abundances) - LEVEL)
+
+    def forward(self, x: Tensor, n_sr: int | None = None) -> SuperResolution:
+        """As `SNLSR.forward`; the reconstruction is of x, not of matched tiles."""
         output: Any = super().forward(x, n_sr)
-        output.sr = mean[:n_sr] + gain[:n_sr] * (output.sr - LEVEL)
+        _, mean, gain = matched(x)
         output.reconstruction = mean + gain * (output.reconstruction - LEVEL)
         return output  # type: ignore[no-any-return]
 
@@ -279,5 +293,5 @@ class ASNLSR(SNLSR):
 def encode(network: nn.Module, lr: Tensor) -> Tensor:
     """Abundances (n, K, h, w) of normalised log radiance (n, C, h, w), tile by tile."""
     device = network.decoder.weight.device  # type: ignore[union-attr]
-    tiles = [network.encoder(tile[None].to(device)) for tile in lr]  # type: ignore[operator]
+    tiles = [network.unmix(tile[None].to(device)) for tile in lr]  # type: ignore[operator]
     return torch.cat(tiles).cpu()
