@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,19 +34,36 @@ def start(profile: Path) -> Any:
     session.set_page_load_timeout(60)
     session.set_script_timeout(30)
     session.get("about:blank")
-    session.get_log("performance")  # forget what chromium's own first page asked for
+    forget(session)  # what chromium's own first page asked for
     return session
 
 
-def noticed(browser: Any) -> tuple[list[str], list[str]]:
-    """Return the errors in the console and the addresses asked for since the last call."""
+def wait_until(ready: Callable[[], object], seconds: float = 120) -> None:
+    """Ask until the answer is yes."""
+    end = time.monotonic() + seconds
+    while not ready():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def forget(browser: Any) -> None:
+    """Forget errors and requests so far."""
+    browser.get_log("browser")
+    browser.get_log("performance")
+
+
+def quiet_requests(browser: Any, *allowed: str) -> list[str]:
+    """Return what was asked for; fail if the console holds errors, or another host was asked."""
     errors = [
         entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"
     ]
     events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    assert errors == []
     requests = [
         event["params"]["request"]["url"]
         for event in events
         if event["method"] == "Network.requestWillBeSent"
     ]
-    return errors, requests
+    local = ("file:", "data:", "blob:", *allowed)
+    assert [address for address in requests if not address.startswith(local)] == []
+    return requests

@@ -25,11 +25,14 @@ def smooth_radiance(rows, cols, channels, seed=0):
     return radiance.astype(np.float32)
 
 
-def make_scene(hdr, rows=64, cols=128, channels=151, seed=0, **fields):
-    """Write a tiny ENVI scene over 1000-2500 nm and return its header path."""
+def make_scene(
+    hdr, rows=64, cols=128, channels=151, seed=0, nm=(1000, 2500), spoilt=None, **fields
+):
+    """Write a tiny ENVI scene and return its header path; `spoilt` is a place and what is there."""
     radiance = smooth_radiance(rows, cols, channels, seed)
-    wavelength_nm = np.linspace(1000, 2500, channels)
-    write_scene(hdr, [radiance], radiance.shape, wavelength_nm, **fields)
+    if spoilt:
+        radiance[spoilt[0]] = spoilt[1]
+    write_scene(hdr, [radiance], radiance.shape, np.linspace(*nm, channels), **fields)
     return hdr
 
 
@@ -80,6 +83,49 @@ def asnlsr(monkeypatch, capsys):
         with pytest.raises(SystemExit) as ended:
             main()
         return ended.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+def assert_refused(result, *words):
+    """One line on stderr, but for progress bars, that holds the words; exit code 2."""
+    code, out, err = result
+    assert (code, out) == (2, "")
+    (line,) = [line for line in err.split("\n") if line and not line.startswith("\r")]
+    assert line.startswith("asnlsr: ")
+    for word in words:
+        assert str(word) in line
+
+
+@pytest.fixture
+def call(asnlsr, tiny_scenes, tiny_tiles, tiny_split, tmp_path, monkeypatch):
+    """Call a command line in `tmp_path`; words in capitals stand for what is there to work on."""
+    monkeypatch.chdir(tmp_path)
+    names = {"SCENES": tiny_scenes, "SCENE": tiny_scenes[:1]}
+    names |= {"TILES": ["--tiles", tiny_tiles], "SPLIT": ["--split", tiny_split]}
+
+    def run(line):
+        return asnlsr(*(part for word in line.split() for part in names.get(word, [word])))
+
+    return run
+
+
+def tree(folder):
+    """All that is below a folder: paths, the bytes of files, and when they were written."""
+    return {
+        path: path.is_file() and (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.fixture
+def refused(call, tmp_path):
+    """Call a command line that has to end in one line with some words and leave all as it was."""
+
+    def run(line, *words):
+        before = tree(tmp_path)
+        assert_refused(call(line), *words)
+        assert tree(tmp_path) == before
 
     return run
 

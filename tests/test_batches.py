@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 from asnlsr.config import Experiment
 from asnlsr.physics import degrade, log_scale, unscale
 from asnlsr.training.batches import Tiles, TrainingBatches, part_of, turned
-from asnlsr.training.warm import Relighting, contrast, transport
+from asnlsr.training.warm import Relighting, contrast
 from tests.conftest import Example
 
 SMALL = {"crop": 16, "batch": 3, "turns": False, "relight": 0.0, "light": 0.0}
@@ -136,16 +136,6 @@ def test_contrast_is_the_covariance_within_tiles():
     np.testing.assert_allclose(contrast(cubes).numpy(), np.mean(within, axis=0), rtol=1e-4)
 
 
-def test_transport_gives_the_wanted_covariance_by_a_symmetric_matrix():
-    source, target = contrast(tiles(0)), contrast(tiles(1, spread=(0.3, 2.0, 0.1)))
-    matrix = transport(source, target).double()
-    assert torch.allclose(matrix, matrix.T, atol=1e-4)
-    assert (torch.linalg.eigvalsh(matrix) > 0).all()
-    reached = matrix @ source @ matrix.T
-    assert (reached - target).norm() / target.norm() < 0.01  # the ridge
-    assert torch.allclose(transport(source, source), torch.eye(3), atol=1e-4)
-
-
 class FullShare(np.random.Generator):
     """Draws the largest share."""
 
@@ -157,6 +147,7 @@ def test_full_share_gives_mean_and_contrast_of_the_target():
     source, target = tiles(0), tiles(1, spread=(0.3, 2.0, 0.1), mean=5.0)
     relighting = Relighting(source, target, share=1.0, light=0.0)
     mix, shift = relighting.draw(FullShare(np.random.PCG64(0)), [0], 2)
+    assert torch.allclose(mix[0], mix[0].T, atol=1e-4)  # of all such matrices the nearest to none
     assert torch.equal(mix[1:], torch.eye(3).expand(2, 3, 3))  # the two target tiles
     assert not shift[1:].any()
     moved = torch.einsum("cd,ndhw->nchw", mix[0], source) + shift[0][:, None, None]
@@ -167,13 +158,7 @@ def test_full_share_gives_mean_and_contrast_of_the_target():
 
 def test_light_is_a_parabola_over_the_bands():
     cubes = torch.rand(2, 8, 4, 4)
-    mix, shift = Relighting(cubes, None, 1.0, light=0.2).draw(np.random.default_rng(0), [0, 1], 1)
-    assert torch.equal(mix, torch.eye(8).expand(3, 8, 8))
-    assert shift.abs().max() > 0.05
+    mix, shift = Relighting(cubes, None, 1.0, light=0.2).draw(np.random.default_rng(0), [0], 4000)
+    assert torch.equal(mix, torch.eye(8).expand(4001, 8, 8))
     assert shift.diff(n=3).abs().max() < 1e-5
-
-
-def test_spread_of_the_light():
-    cubes = torch.rand(2, 8, 4, 4)
-    _, shift = Relighting(cubes, None, 1.0, light=0.2).draw(np.random.default_rng(0), [], 4000)
     assert float(shift.mean(1).std()) == pytest.approx(0.2, rel=0.1)  # the constant dominates

@@ -7,13 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from asnlsr.config import Experiment
 from asnlsr.metrics import psnr
 from asnlsr.models.classical import LIMIT, enlarge_centred
 from asnlsr.models.registry import build
 from asnlsr.physics import ForwardOperator, degrade, gaussian_psf, halo, log_scale, unscale
-from asnlsr.training.folder import load_run
-from asnlsr.training.run import train
 from tests.conftest import Example, smooth_radiance
 
 ITERATIVE = ["back-projection", "richardson-lucy"]
@@ -159,21 +156,6 @@ def test_linear_filter_finds_a_filter_that_is_there():
     network.fit(Example(lr=lr[:30], hr=hr[:30]), Example(lr=lr[30:], hr=hr[30:]))
     assert (network(lr[30:]).sr - hr[30:]).abs().max() < 1e-3
     assert torch.allclose(network.taps[:, :, 2:5, 2:5], taps, atol=1e-3)
-
-
-@pytest.mark.parametrize("model", ["bicubic-centred", *ITERATIVE, "linear"])
-def test_is_a_row_like_any_other(model, tiny_set, tmp_path):
-    """Fits at once, and comes back from its run folder."""
-    run = train(Experiment(model, "smoke"), tiny_set, tmp_path / "run", progress=False)
-    network, record = load_run(run)
-    assert record["model"] == model
-    assert record["minutes"] < 0.5
-    assert sum(p.numel() for p in network.parameters()) == record["parameters"]
-    fresh = build(model)
-    changed = [
-        k for k, v in network.state_dict().items() if not torch.equal(v, fresh.state_dict()[k])
-    ]
-    assert changed == {"linear": ["taps"], "bicubic-centred": []}.get(model, ["iterations"])
 
 
 def test_momentum_saves_half_of_the_updates(monkeypatch):

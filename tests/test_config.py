@@ -78,7 +78,11 @@ def test_other_names_are_refused(name):
         ("asnlsr", {"neighbours": 3}, "no setting 'neighbours'"),
         ("asnlsr", {"steps": 1.5}, "setting steps = 1.5: Input should be a valid integer"),
         ("asnlsr", {"steps": True}, "setting steps = True"),
-        ("asnlsr", {"steps": 0}, "setting steps = 0: Input should be greater than 0"),
+        *(
+            ("asnlsr", {key: 0}, f"setting {key} = 0: Input should be greater than 0")
+            for key in ("steps", "batch", "crop", "log_every", "restarts")
+        ),
+        ("asnlsr", {"lr": 0.0}, "setting lr = 0.0: Input should be greater than 0"),
         ("asnlsr", {"lr": float("inf")}, "setting lr = inf"),
         ("asnlsr", {"reversal": -1.0}, "setting reversal = -1.0"),
         ("asnlsr", {"skip": 1}, "setting skip = 1"),

@@ -18,35 +18,20 @@ ENVI_TYPES = {1: "u1", 2: "i2", 3: "i4", 4: "f4", 5: "f8", 12: "u2", 13: "u4", 1
 FILE_ORDER = {"bip": "rci", "bil": "ric", "bsq": "irc"}
 
 
-def write_by_hand(hdr, values, interleave="bip", code=4, big_endian=False, lead=0, **fields):
+def write_by_hand(hdr, values, interleave="bip", code=4, **fields):
     """Write an ENVI pair without the package; ``values`` is (rows, cols, channels)."""
     rows, cols, channels = values.shape
     ordered = np.einsum(f"rci->{FILE_ORDER[interleave]}", values)
-    stored = ordered.astype((">" if big_endian else "<") + ENVI_TYPES[code])
-    hdr.with_suffix(".img").write_bytes(b"\7" * lead + stored.tobytes())
+    hdr.with_suffix(".img").write_bytes(ordered.astype("<" + ENVI_TYPES[code]).tobytes())
     wavelength = fields.pop("wavelength", [1000 + 5 * k for k in range(channels)])
     header = {
-        "samples": cols, "lines": rows, "bands": channels, "header offset": lead,
+        "samples": cols, "lines": rows, "bands": channels, "header offset": 0,
         "file type": "ENVI Standard", "data type": code, "interleave": interleave,
-        "byte order": int(big_endian), "wavelength units": fields.pop("units", "Nanometers"),
+        "byte order": 0, "wavelength units": fields.pop("units", "Nanometers"),
         "wavelength": "{" + ", ".join(map(str, wavelength)) + "}",
     } | {key.replace("_", " "): value for key, value in fields.items()}  # fmt: skip
     hdr.write_text("ENVI\n" + "".join(f"{k} = {v}\n" for k, v in header.items()))
     return hdr
-
-
-@pytest.mark.parametrize("big_endian", [False, True])
-@pytest.mark.parametrize("interleave", FILE_ORDER)
-@pytest.mark.parametrize("code", ENVI_TYPES)
-def test_every_layout_reads_the_same(tmp_path, code, interleave, big_endian):
-    values = np.random.default_rng(0).integers(0, 200, (7, 5, 4))
-    hdr = write_by_hand(tmp_path / "s.hdr", values, interleave, code, big_endian, lead=11)
-    scene = open_scene(hdr)
-    assert (scene.name, scene.rows, scene.cols, scene.channels) == ("s", 7, 5, 4)
-    block = scene.read_rows(2, 6)
-    assert block.dtype == np.float32
-    assert block.dtype.isnative
-    np.testing.assert_array_equal(block, values[2:6])
 
 
 def test_written_scene_opens_with_the_spectral_library(tmp_path):
@@ -214,63 +199,6 @@ def test_quantity_that_is_not_honoured_is_refused(tmp_path, fields, words):
     assert words in str(refused.value)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
-@pytest.mark.parametrize(
-    ("unit", "nm"),
-    [("nm", 1), ("NM", 1), ("Nanometer", 1), ("nanometres", 1), ("Micrometer", 1e3), ("um", 1e3),
-     ("Microns", 1e3), ("micron", 1e3), ("\xb5m", 1e3), ("\xb5M", 1e3), ("Angstroms", 0.1)],
-)  # fmt: skip
-def test_units_of_wavelength(tmp_path, unit, nm, encoding):
-    hdr = said(tmp_path / "s.hdr", units=unit, wavelength=[v / nm for v in (1000, 1100, 1250, 2e3)])
-    hdr.write_text(hdr.read_text(), encoding=encoding)
-    np.testing.assert_allclose(open_scene(hdr).wavelength_nm, [1000, 1100, 1250, 2000])
-
-
-LOOSE = """
-
-ENVI
-; lines = 7
-  Description = {park {north; west}
-  samples = 9
-}
-SAMPLES=3 ; columns
-Lines\t=   2,
-bands = 4
-header offset = 0;none
-data type = 12
-interleave = BIL ; by lines
-wavelength units = Nanometers ; in air
-wavelength =
-{1000, 1100, ; the first two
- 1250, 2000,
-}
-bbl = { 1, 1, 0, 1 } ; bad = 0
-byte order = 0"""
-
-
-@pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
-def test_loose_header(tmp_path, newline):
-    hdr = said(tmp_path / "s.hdr")
-    hdr.write_bytes(LOOSE.replace("\n", newline).encode())
-    scene = open_scene(hdr)
-    assert (scene.rows, scene.cols, scene.channels) == (2, 3, 4)
-    assert scene.wavelength_nm.tolist() == [1000, 1100, 1250, 2000]
-    assert scene.usable.tolist() == [True, True, False, True]
-    assert scene.header["description"].split() == ["park", "{north;", "west}", "samples", "=", "9"]
-    np.testing.assert_array_equal(scene.read_rows(0, 2), np.arange(24).reshape(2, 3, 4))
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [("lines = 2\nlines = 3", "lines stands there twice"), ("bbl = {1, 1", "bbl: its brace")],
-)
-def test_header_that_contradicts_itself(tmp_path, text, words):
-    hdr = said(tmp_path / "s.hdr")
-    hdr.write_text(hdr.read_text().replace("lines = 2", text))
-    with pytest.raises(ValueError, match=words):
-        open_scene(hdr)
-
-
 # --- any header --------------------------------------------------------------------------------
 
 FUZZ = settings(
@@ -279,6 +207,9 @@ FUZZ = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 SPACES = st.text(" \t", max_size=3)
+PER_NM = dict.fromkeys(["nm", "NM", "Nanometer", "Nanometers", "nanometres"], 1)
+PER_NM |= dict.fromkeys(["Micrometer", "um", "Microns", "micron", "µm", "\xb5M"], 1e-3)
+PER_NM["Angstroms"] = 10
 COMMENTS = st.sampled_from(["", " ; a comment", ";bands = 9", " ;", ","])
 
 
@@ -296,47 +227,54 @@ def headers(draw):
     values = draw(st.lists(st.integers(least, 120), min_size=count, max_size=count))
     values = np.array(values).reshape(rows, cols, channels)
     nm = sorted(draw(st.sets(st.integers(400, 2500), min_size=channels, max_size=channels)))
-    unit, per_nm = draw(st.sampled_from([("Nanometers", 1), ("nm", 1), ("um", 1e-3), ("µm", 1e-3)]))
+    unit = draw(st.sampled_from(list(PER_NM)))
+    usable = draw(st.lists(st.sampled_from([0, 1]), min_size=channels, max_size=channels))
     gain = draw(st.lists(st.sampled_from([0.5, 1, 2]), min_size=channels, max_size=channels))
+    brace = draw(st.sampled_from(["{", "\n{"]))
     breaks = draw(st.sampled_from([", ", ",", " ,\n ", ",;comment\n"]))
     fields = {
         "samples": cols, "lines": rows, "bands": channels, "data type": code,
         "interleave": draw(st.sampled_from([interleave, interleave.upper()])),
         "header offset": lead, "byte order": int(big), "wavelength units": unit,
-        "wavelength": [value * per_nm for value in nm], "data gain values": gain,
+        "wavelength": [value * PER_NM[unit] for value in nm], "bbl": usable,
+        "data gain values": gain,
         "description": "{any {words} bands = 7 ; and\n lines = 9}",
     }  # fmt: skip
     lines = []
     for name, value in draw(st.permutations(list(fields.items()))):
         before, after, comment = draw(SPACES), draw(SPACES), draw(COMMENTS)
         if isinstance(value, list):
-            value = "{" + breaks.join(map(str, value)) + draw(st.sampled_from(["}", ",}", "\n}"]))
+            value = brace + breaks.join(map(str, value)) + draw(st.sampled_from(["}", "\n,}"]))
         name = draw(st.sampled_from([name, name.upper(), name.title()]))
         lines.append(f"{before}{name}{after}={before}{value}{after}{comment}")
-    newline = draw(st.sampled_from(["\n", "\r\n", "\n\n"]))
+    newline = draw(st.sampled_from(["\n", "\r\n", "\r", "\n\n", "\n; lines = 7\n"]))
     text = draw(st.sampled_from(["ENVI", "\nENVI ", "envi"])) + newline + newline.join(lines)
     text = text.encode(draw(st.sampled_from(["utf-8", "utf-8-sig", "latin-1", "utf-16"])))
     ordered = np.einsum(f"rci->{FILE_ORDER[interleave]}", values)
     stored = ordered.astype((">" if big else "<") + ENVI_TYPES[code])
-    return values * np.array(gain), nm, text, b"\7" * lead + stored.tobytes()
+    return values * np.array(gain), nm, usable, text, b"\7" * lead + stored.tobytes()
 
 
 @FUZZ
 @given(drawn=headers())
 def test_fuzz_any_valid_header_is_read_exactly(tmp_path, drawn):
-    values, nm, text, pixels = drawn
+    values, nm, usable, text, pixels = drawn
     (tmp_path / "s.hdr").write_bytes(text)
     (tmp_path / "s.img").write_bytes(pixels)
     scene = open_scene(tmp_path / "s.hdr")
-    np.testing.assert_array_equal(scene.read_rows(0, scene.rows), values)
+    for first in range(scene.rows):
+        block = scene.read_rows(first, scene.rows)
+        assert block.dtype == np.dtype("=f4")
+        np.testing.assert_array_equal(block, values[first:])
     np.testing.assert_allclose(scene.wavelength_nm, nm)
+    assert scene.usable.tolist() == usable
 
 
 @FUZZ
 @given(drawn=headers(), data=st.data())
 def test_fuzz_any_damaged_header_ends_in_one_line(tmp_path, drawn, data):
     """Or is one of another scene that fits the same bytes."""
-    _, _, text, pixels = drawn
+    *_, text, pixels = drawn
     start = data.draw(st.integers(0, len(text)))
     stop = data.draw(st.integers(start, min(len(text), start + 20)))
     spoilt = text[:start] + data.draw(st.binary(max_size=8)) + text[stop:]

@@ -101,9 +101,8 @@ def test_binder_builds_the_environment_of_make():
 
 
 def test_forge_runs_the_commands_of_the_readme():
-    steps = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text())["jobs"]["book"][
-        "steps"
-    ]
+    workflow = yaml.safe_load((ROOT / ".github/workflows/book.yml").read_text())
+    steps = workflow["jobs"]["book"]["steps"]
     readme = (ROOT / "README.md").read_text()
     block = re.search(r"```bash\ngit clone .*\n((?:make.*\n)+)```", readme)[1]
     commands = [line.split("#")[0].strip() for line in block.splitlines()]
@@ -165,13 +164,8 @@ def test_one_version():
 def test_make_help_names_every_target():
     makefile = (ROOT / "Makefile").read_text()
     targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE).group(1).split()
-    shown = subprocess.run(
-        ["make", "--no-print-directory", "help"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+    command = ["make", "--no-print-directory", "help"]
+    shown = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert [line.split()[0] for line in shown.splitlines()[: len(targets)]] == targets
 
 

@@ -1,7 +1,6 @@
 """The explorable figures: their arithmetic against that of the package, in a real browser."""
 
 import re
-import time
 
 import nbformat
 import numpy as np
@@ -15,7 +14,7 @@ from traitlets import TraitError
 from asnlsr.metrics import psnr, tile_metrics
 from asnlsr.notebook.explore import Adaptation, Deblurring, Embeddings, FiveFaces, Triangle
 from asnlsr.physics import degrade, gaussian_psf, log_scale
-from tests.chromium import noticed
+from tests.chromium import forget, quiet_requests, wait_until
 from tests.smoke_book import ROOT
 
 pytestmark = pytest.mark.browser
@@ -36,15 +35,13 @@ def opened(browser, tmp_path):
         path = tmp_path / "page.html"
         path.write_text("<!doctype html><meta charset=utf-8><title>figure</title>" + inside.join(
             re.split(r"(?=\nrender\(\{ model)", html)))  # fmt: skip
-        noticed(browser)
+        forget(browser)
         browser.get(path.as_uri())
         said(browser)
         return lambda code: browser.execute_script("return inside(arguments[0])", code)
 
     yield open_
-    errors, requests = noticed(browser)
-    assert errors == []
-    assert [a for a in requests if not a.startswith(("file:", "data:", "blob:"))] == []
+    quiet_requests(browser)
 
 
 def find(browser, selector):
@@ -53,10 +50,7 @@ def find(browser, selector):
 
 def said(browser):
     """Wait until all is computed; return the numbers of the line that says what is shown."""
-    end = time.monotonic() + 60
-    while find(browser, "").get_attribute("aria-busy") != "false":
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
+    wait_until(lambda: find(browser, "").get_attribute("aria-busy") == "false", 60)
     text = find(browser, " [role=status]").text
     return [float(number) for number in re.findall(r"(?<![\d.])-?\d+\.?\d*", text)]
 
@@ -91,10 +85,7 @@ def test_deblurring_sees_and_restores_as_the_equations_say(browser, opened):
     run = opened(Deblurring(RADIANCE, PEAK))
     noisy = turn(browser, "iterations", Keys.HOME, *[Keys.ARROW_RIGHT] * 3)
     clean = turn(browser, "noise", Keys.HOME)
-    place, psf = (
-        np.arange(32) - 16,
-        gaussian_psf(),
-    )  # tilted by 3 degrees, which the page leaves out
+    place, psf = np.arange(32) - 16, gaussian_psf()  # whose tilt the page leaves out
 
     def matrices(width):
         for axis, count in ((1, 8), (0, 10)):

@@ -55,11 +55,8 @@ def test_ergas_as_released_is_blind_above_half():
     assert values["ergas"].item() > 0
 
 
-def test_angles_by_hand():
-    """In z, (1, 0) and (1, 1) are 45 degrees apart; scaling radiance changes no angle there."""
-    a = torch.tensor([1.0, 0.0])[None, :, None, None].expand(1, 2, 16, 16)
-    b = torch.tensor([1.0, 1.0])[None, :, None, None].expand(1, 2, 16, 16)
-    assert tile_metrics(a, b, peak=1.0)["sam_deg"].item() == pytest.approx(45, abs=1e-3)
+def test_angle_of_radiance_is_blind_to_a_factor():
+    """Scaling radiance changes no angle there; in z it does."""
     radiance = torch.rand(1, 5, 16, 16) + 0.1
     values = tile_metrics(log_scale(1.5 * radiance), log_scale(radiance), peak=1.0)
     assert values["sam_rad_deg"].item() < 0.01
@@ -120,8 +117,8 @@ def cube(*spectrum):
     [((1, 0), (0, 2), 90), ((1, 0), (3, 3), 45), ((1, 2), (-1, -2), 180), ((1, 2), (2, 4), 0)],
 )
 def test_angle_by_hand(a, b, degrees):
-    angle = math.degrees(spectral_angle(cube(*a), cube(*b)).item())
-    assert angle == pytest.approx(degrees, abs=1e-3)
+    wide = [cube(*spectrum).expand(1, 2, 16, 16) for spectrum in (a, b)]
+    assert tile_metrics(*wide, peak=1.0)["sam_deg"].item() == pytest.approx(degrees, abs=1e-3)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -226,15 +223,6 @@ def test_distances_of_domains_that_share_nothing_all_and_their_means():
     assert abs(same["mmd_pixels"]) < 0.01
     spread = domain_distances(maps, 0.5 + 3 * (maps - 0.5))  # the same means within noise
     assert spread["mmd_pixels"] > max(0.05, 5 * abs(same["mmd_pixels"]))
-
-
-def test_gradient_of_mmd_brings_features_closer():
-    generator = torch.Generator().manual_seed(0)
-    source = torch.rand(40, 16, generator=generator)
-    target = (0.5 + torch.rand(30, 16, generator=generator)).requires_grad_()
-    (gradient,) = torch.autograd.grad(mmd(source, target), target)
-    closer = target.detach() - 0.1 * gradient / gradient.norm()
-    assert (closer.mean(0) - source.mean(0)).norm() < (target.mean(0) - source.mean(0)).norm()
 
 
 def test_equal_features_have_no_discrepancy():

@@ -7,15 +7,6 @@ from torch.nn import functional as F
 from asnlsr.models.layers import far_apart, whitening
 from asnlsr.models.registry import build
 from asnlsr.models.snlsr import encode, matched
-from benchmarks.reference.sanl import plain_attention, with_attention
-from tests.test_models import count
-
-
-def test_parameter_counts_of_the_parts():
-    """Those of the original checkpoints."""
-    network = build("asnlsr")
-    assert count(network.encoder) + count(network.decoder) == 138_998
-    assert count(network.discriminator) == 7_074
 
 
 def test_gradient_of_the_discriminator_reaches_the_encoder_reversed():
@@ -38,14 +29,6 @@ def test_gradient_of_the_discriminator_reaches_the_encoder_reversed():
 
 
 @torch.no_grad()
-def test_network_equals_the_one_with_plain_attention():
-    torch.manual_seed(0)
-    network, x = build("snlsr", bands=6).eval(), torch.rand(1, 6, 16, 20)
-    ours = network(x).sr
-    reference = with_attention(network, plain_attention)(x).sr
-    assert (ours - reference).abs().max() / reference.abs().max() < 1e-6
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("model", ["snlsr", "snlsr-matched", "asnlsr"])
 def test_abundances_first_and_enlarging_then_are_the_same(model):

@@ -5,9 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from asnlsr.models.layers import Pointwise
 from asnlsr.models.registry import build
-from asnlsr.models.srformer import Block, PermutedAttention, _Depthwise, from_windows, to_windows
+from asnlsr.models.srformer import Block, PermutedAttention, from_windows, to_windows
 
 
 def test_windows_are_the_squares_of_the_image():
@@ -50,22 +49,6 @@ def test_attention_equals_the_plain_form(masked):
     assert torch.allclose(ours, plain_attention(block, x, mask), atol=1e-5)
 
 
-def test_mask_parts_what_the_roll_brought_together():
-    """Pixels behind the seam of the last windows do not see cells wholly before it."""
-    mask = Block(96, 6, shifted=True, drop=0).mask_for(18, 24)[:, 0].transpose(1, 2)
-    assert mask.shape == (3 * 4, 36, 9)
-    assert not mask[[0, 1, 2, 4, 5, 6]].any()  # windows without a seam
-    below = mask[8].view(6, 6, 3, 3)  # last row, first column: a seam between rows 2 and 3
-    assert (below[:3, :, 0] == 0).all()
-    assert (below[:3, :, 2] == -100).all()
-    assert (below[3:, :, 0] == -100).all()
-    assert (below[3:, :, 2] == 0).all()
-    assert torch.equal(mask[3].view(6, 6, 3, 3), below.permute(1, 0, 3, 2))
-    corner = mask[11].view(6, 6, 3, 3)
-    assert (corner[3:, 3:, 2, 2] == 0).all()
-    assert (corner[3:, 3:, 2, 0] == -100).all()
-
-
 def test_mask_of_the_checkpoints_size_is_the_buffer():
     block = Block(96, 6, shifted=True, drop=0)
     assert torch.equal(block.mask_for(36, 36)[:, 0].transpose(1, 2), block.mask)
@@ -83,26 +66,6 @@ def test_shifted_block_equals_the_plain_form():
     z = z + F.gelu(ffn.depth(z.permute(0, 3, 1, 2))).permute(0, 2, 3, 1)
     expected = y + F.linear(z, ffn.reduce.weight, ffn.reduce.bias)
     assert torch.allclose(block(x), expected, atol=1e-5)
-
-
-def test_depthwise_gradients_equal_those_of_autograd():
-    torch.manual_seed(0)
-    image = torch.randn(2, 7, 9, 4, dtype=torch.float64, requires_grad=True)
-    conv = nn.Conv2d(4, 4, 5, padding=2, groups=4).double()
-    parts = (image, conv.weight, conv.bias)
-    grad = torch.randn_like(image)
-    ours = _Depthwise.apply(*parts)
-    plain = conv(image.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    assert torch.allclose(ours, plain)
-    for a, b in zip(*(torch.autograd.grad(y, parts, grad) for y in (ours, plain)), strict=True):
-        assert torch.allclose(a, b)
-
-
-@pytest.mark.parametrize("shape", [(2, 5, 7), (3, 2, 5, 7)])
-def test_pointwise_is_a_linear_layer(shape):
-    torch.manual_seed(0)
-    layer, x = Pointwise(7, 3), torch.randn(shape)
-    assert torch.allclose(layer(x), x @ layer.weight.T + layer.bias, atol=1e-6)
 
 
 def test_dropped_paths_keep_the_mean():

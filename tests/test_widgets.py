@@ -22,7 +22,7 @@ from selenium.webdriver.common.keys import Keys
 
 from asnlsr.notebook.browser import LARGEST, BandBrowser, encode
 from asnlsr.scenes.envi import write_scene
-from tests.chromium import noticed
+from tests.chromium import forget, quiet_requests, wait_until
 from tests.conftest import make_scene, smooth_radiance
 
 BANDS, SIDE = 12, 32
@@ -169,9 +169,7 @@ def page(browser, tmp_path):
     choose(browser, "colours", "gray")
     find(browser, "[aria-label^=clip]")[0].send_keys(Keys.HOME)
     yield browser
-    errors, requests = noticed(browser)
-    assert errors == []
-    assert [a for a in requests if not a.startswith(("file:", "data:", "blob:"))] == []
+    quiet_requests(browser)
 
 
 def open_page(browser, folder, widget):
@@ -180,7 +178,7 @@ def open_page(browser, folder, widget):
     (folder / "page.html").write_text(f"{head}<title>browser</title>{widget.html()}")
     to = {"behavior": "allow", "downloadPath": str(folder)}
     browser.execute_cdp_cmd("Browser.setDownloadBehavior", to)
-    noticed(browser)
+    forget(browser)
     browser.get((folder / "page.html").as_uri())
     wait_for(browser, ".band-browser canvas")
     browser.execute_script("document.querySelector('details').open = true")
@@ -281,7 +279,7 @@ def test_masked_pixels_are_left_out(browser, tmp_path):
     assert number == 11 * 32 - 5
     values = cube[9, :11]  # band 9, 2227 nm, is where the page begins: red of "both domains"
     assert [mean, deviation] == pytest.approx([values.mean(), values.std()], rel=0.02)
-    assert noticed(browser)[0] == []
+    quiet_requests(browser)
 
 
 @pytest.mark.browser
@@ -499,17 +497,10 @@ def answers(address):
         return False
 
 
-def wait_until(ready, seconds=120):
-    end = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.3)
-
-
 @pytest.mark.browser
 @pytest.mark.slow
 def test_kernel_hears_of_a_click_and_answers(lab, tmp_path):
-    noticed(lab)
+    forget(lab)
     # The keys of JupyterLab's command mode are the slider's while the reader is at the slider.
     (slider,) = find(lab, "[aria-label=wavelength]")
     first = int(slider.get_attribute("value"))
@@ -529,6 +520,4 @@ def test_kernel_hears_of_a_click_and_answers(lab, tmp_path):
     assert seen["value"] == CUBE[first + 1, 5, 20]  # the kernel knows of the slider, too
     wait_until(lambda: shown(lab) == ["pushed − beside it", "beside it, 1.64 nm"])
     wait_until(lambda: find(lab, "output")[0].text.endswith("band 8 of 12"))
-    errors, requests = noticed(lab)
-    assert errors == []
-    assert [a for a in requests if not a.startswith(("http://127.0.0.1", "data:", "blob:"))] == []
+    quiet_requests(lab, "http://127.0.0.1")
