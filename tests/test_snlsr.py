@@ -29,7 +29,6 @@ def test_gradient_of_the_discriminator_reaches_the_encoder_reversed():
 
 
 @torch.no_grad()
-@torch.no_grad()
 @pytest.mark.parametrize("model", ["snlsr", "snlsr-matched", "asnlsr"])
 def test_abundances_first_and_enlarging_then_are_the_same(model):
     """As `evaluate` and `upscale` do it."""
