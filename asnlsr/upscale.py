@@ -1,4 +1,4 @@
-"""A network over a scene of any size: windows that overlap, their results blended."""
+"""A network over a scene of any size: read, enlarged by windows, written as it comes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -27,96 +26,11 @@ from asnlsr.scenes.bands import BANDS, BinnedScene, SceneBands, quick_look
 from asnlsr.scenes.degrade import resampled_fields
 from asnlsr.scenes.envi import Scene, check_output, open_scene, write_header
 from asnlsr.training.folder import load_run
+from asnlsr.windows import OVERLAP, WIDE, WINDOW, Network, Shape, Strips, enlarged_rows, spans
 
 logger = logging.getLogger(__name__)
-WINDOW = 96  # low-resolution pixels a side that a network sees at once
-WIDE = 192  # columns, of a network that works through the bands in parts and so needs less memory
-OVERLAP = 24  # of neighbours, at least
-LEAST = 16  # a side, of what the networks take
-
-# Windows start at multiples of this, so that the pooling of SNLSR and ESRT and the attention
-# windows of SRFormer lie in them as they lie in the whole scene.
-_GRID = 6
-Span = tuple[int, int]
-Shape = tuple[int, int, int]
-Network = Callable[[Tensor], Tensor]
-Strips = Callable[[Sequence[int]], Iterator[Tensor]]
+LEAST = 16  # low-resolution pixels a side, of what the networks take
 Blocks = Callable[[int], Iterator[NDArray[np.float32]]]
-
-
-def spans(length: int, window: int = WINDOW, overlap: int = OVERLAP) -> list[Span]:
-    """Return starts and stops of the windows along a side, spread evenly from end to end.
-
-    Examples
-    --------
-    >>> spans(155)
-    [(0, 96), (60, 155)]
-    """
-    if length <= window:
-        return [(0, length)]
-    count = -(-(length - overlap) // (window - overlap))
-    starts = np.linspace(0, -(-(length - window) // _GRID), count).round().astype(int) * _GRID
-    return [(start, min(start + window, length)) for start in starts.tolist()]
-
-
-def ramps(along: Sequence[Span], overlap: int = OVERLAP, scale: int = 4) -> list[Tensor]:
-    """Return the weights of the pixels of each enlarged window; at every pixel they sum to 1.
-
-    Nothing counts in the outer quarter of an overlap, where a window knows too little of what
-    lies around; from there the weight rises evenly to the inner quarter.
-    """
-    edge, length = scale * overlap / 4, scale * along[-1][1]
-    total, weights = torch.zeros(length), []
-    for start, stop in along:
-        place = torch.arange(scale * start, scale * stop) + 0.5
-        inside = torch.minimum(
-            place - scale * start if start else torch.full_like(place, torch.inf),
-            scale * stop - place if stop < along[-1][1] else torch.full_like(place, torch.inf),
-        )
-        weights.append(((inside - edge) / (2 * edge)).clamp(0, 1))
-        total[scale * start : scale * stop] += weights[-1]
-    return [w / total[scale * a : scale * b] for w, (a, b) in zip(weights, along, strict=True)]
-
-
-@torch.no_grad()
-def enlarged_rows(
-    network: Network, strips: Strips, shape: Shape, scale: int, first: int = 0, width: int = WINDOW
-) -> Iterator[NDArray[np.float32]]:
-    """Super-resolve a scene and yield its rows in blocks, each final: (bands, any, cols) of z.
-
-    Parameters
-    ----------
-    network : callable
-        From a window (1, any, h, w) to (1, bands, r h, r w).
-    strips : callable
-        From first rows to what windows are cut from, `WINDOW` rows of it each: (any, rows, cols).
-    shape : tuple of int
-        Bands of the output, rows and columns of the low-resolution scene.
-    scale : int
-        r.
-    first : int
-        Row of windows whose block comes first; the blocks do not depend on it.
-    width : int
-        Columns of a window.
-    """
-    rows, cols = spans(shape[1]), spans(shape[2], width)
-    row_ramps, col_ramps = ramps(rows, scale=scale), ramps(cols, scale=scale)
-    # Rows of windows that reach into the first block come before it.
-    begin = next(n for n, (_, stop) in enumerate(rows) if stop > rows[first][0])
-    blended = torch.zeros(shape[0], 0, scale * shape[2])
-    for n, strip in enumerate(strips([start for start, _ in rows[begin:]]), begin):
-        start, stop = rows[n]
-        missing = scale * (stop - start) - blended.shape[1]
-        blended = F.pad(blended, (0, 0, 0, missing))  # the rest of the windows above, then zeros
-        for (left, right), ramp in zip(cols, col_ramps, strict=True):
-            sr = network(strip[None, :, :, left:right])[0]
-            sr *= row_ramps[n][:, None] * ramp
-            blended[:, :, scale * left : scale * right] += sr
-        done = scale * ((rows[n + 1][0] if n + 1 < len(rows) else stop) - start)
-        if n >= first:
-            yield blended[:, :done].numpy()
-        blended = blended[:, done:].clone()
-
 
 # Low-resolution pixels that an encoder takes at once, in 1 GB. Its gates look at means and maxima
 # over all that it is given, so that in windows abundances would depend on the window.
@@ -251,12 +165,11 @@ def _header_fields(
     """Return what the header of the output says besides shape and wavelengths."""
     scene, scale = bands.scene, record["scale"]
     fields = resampled_fields(scene, scale, finer=True)
+    assumed = f"; {_ASSUMED}" if hasattr(network, "take_psf") else ""
     fields["description"] = (
         f"{scene.name} enlarged by {scale} with {spec(record['model']).label} "
-        f"(run {run.resolve().name}, asnlsr {version('asnlsr')}); {scene.quantity}"
+        f"(run {run.resolve().name}, asnlsr {version('asnlsr')}); {scene.quantity}{assumed}"
     )
-    if hasattr(network, "take_psf"):
-        fields["description"] += f"; {_ASSUMED}"
     if bands.fwhm_nm is not None:
         fields["fwhm"] = [f"{value:.10g}" for value in bands.fwhm_nm]
     if len(bands.centres_nm) == scene.channels:

@@ -96,6 +96,6 @@ def _filtered(y: Tensor, taps: Tensor) -> Tensor:
     """Filter (B, n, h, w) to (B, n, r h, r w), the border repeated."""
     images = F.pad(y.flatten(0, 1)[:, None], [SIDE // 2] * 4, mode="replicate")
     r = round(len(taps) ** 0.5)
-    places = F.conv2d(images, taps).unflatten(1, (r, r))
+    places = F.conv2d(images, taps).view(len(images), r, r, *y.shape[2:])
     # As F.pixel_shuffle, in half the time.
     return places.permute(0, 3, 1, 4, 2).reshape(*y.shape[:2], r * y.shape[2], r * y.shape[3])

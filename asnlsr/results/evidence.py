@@ -107,7 +107,7 @@ def _folds(models: Sequence[str], scenes: Sequence[str]) -> Iterator[Planned]:
     for seed in range(FEW):
         for name in models:
             for scene in scenes if seed == 0 or name in (*PAIR, BEST) else ():
-                texts = (f"steps={REAL_STEPS}",) if not spec(name).bandwise else ()
+                texts = (f"steps={REAL_STEPS}",) if not spec(name).bands else ()
                 yield name, "warm", seed, (*texts, f"by=without-{scene}")
 
 

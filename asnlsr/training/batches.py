@@ -123,8 +123,8 @@ class TrainingBatches(Dataset[dict[str, Tensor]]):
             "lr": torch.stack([*(images[0] for images in shown), *of_target]),
             "hr": self.source_hr[:0, :, : self.config.crop, : self.config.crop],
         }
-        for key, images in zip(("hr", "lr_x2"), [*zip(*shown, strict=True)][1:], strict=False):
-            batch[key] = torch.stack(images)
+        for key, each in zip(("hr", "lr_x2"), [*zip(*shown, strict=True)][1:], strict=False):
+            batch[key] = torch.stack(each)
         batch["domain"] = batch["lr"].new_zeros(len(batch["lr"]), dtype=torch.int64)
         batch["domain"][len(shown) :] = 1
         if self.relighting and step >= self.config.warmup_steps:
