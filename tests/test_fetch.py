@@ -283,8 +283,8 @@ def test_version_that_changes_after_the_listing(share, part, url, out):
 
 
 def test_two_at_once(refused, out):
-    with locked(out):
-        refused(out, "another asnlsr is writing there")
+    with locked(out / MANIFEST):
+        refused(out / MANIFEST, "another asnlsr is writing there")
 
 
 # --- what must not be taken --------------------------------------------------------------------
