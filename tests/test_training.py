@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import asnlsr.models
 from asnlsr.models.registry import MODELS, ModelSpec, build
 from asnlsr.results.evaluate import CEILING, KEYS, evaluate, predict
 from asnlsr.results.tables import AT_ONCE, render, results_table
@@ -334,10 +335,32 @@ def test_evaluation_names_a_tile_whose_metric_is_nan(run, poisoned):
         evaluate([run("bicubic")], poisoned, progress=False)
 
 
-def test_network_that_is_added_is_a_row_of_the_table(run, tiny_set, monkeypatch):
-    """By one line in the registry, as CONTRIBUTING says."""
-    monkeypatch.setitem(MODELS, "toy", ModelSpec("esrt.ESRT", "two layers"))
+TOY = '''
+"""Two convolutions."""
+
+from torch import nn
+from asnlsr.models.layers import SuperResolution, enlarge
+
+
+class Toy(nn.Sequential):
+    def __init__(self, bands=30, scale=4, skip=True):
+        super().__init__(nn.Conv2d(bands, 8, 3, padding=1), nn.Conv2d(8, bands, 3, padding=1))
+        self.scale, self.skip = scale, skip
+
+    def forward(self, x):
+        large = enlarge(x, self.scale)
+        return SuperResolution(sr=super().forward(large) + (large if self.skip else 0))
+'''
+
+
+def test_network_that_is_added_is_a_row_of_the_table(run, tiny_set, tmp_path, monkeypatch):
+    """By a file in `asnlsr/models` and one line in the registry, as CONTRIBUTING says."""
+    (tmp_path / "toy.py").write_text(TOY)
+    monkeypatch.setattr(asnlsr.models, "__path__", [*asnlsr.models.__path__, str(tmp_path)])
+    monkeypatch.setitem(MODELS, "toy", ModelSpec("toy.Toy", "two layers"))
     trained = run("toy", settings={"skip": False})
+    assert len(weights(trained)) == 4
+    assert history(trained)["loss_sr"].notna().all()
     metrics = evaluate([trained, run("bicubic")], tiny_set, progress=False)
     rows = [line.split("|")[1].strip() for line in render(results_table(metrics)).splitlines()]
     assert rows[2] == "bicubic"
