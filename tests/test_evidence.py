@@ -90,9 +90,10 @@ def test_rows_know_the_steps_of_their_run_and_no_fold():
     assert blind(recorded()).empty
 
 
-def test_rows_in_full_are_the_longest_with_three_seeds():
+def test_rows_in_full_are_the_longest_with_all_seeds():
     """Else the longest: real scenes have one seed a fold."""
-    names = [f"asnlsr_steps=2000-blind-warm-s{seed}" for seed in range(3)]
+    names = [f"asnlsr_steps=2000-blind-warm-s{seed}" for seed in range(5)]
+    names += [f"esrt_steps=2000-blind-warm-s{seed}" for seed in range(3)]
     others = ["asnlsr_steps=8000-blind-warm-s0", "asnlsr_steps=4000-blind-published-s0"]
     found = in_full(blind(recorded(*names, *others, "bicubic-blind-warm-s0")))
     assert found["run"].tolist() == [*names, "bicubic-blind-warm-s0"]

@@ -171,12 +171,13 @@ def blind(results: Results, table: str = "metrics") -> pd.DataFrame:
 def in_full(rows: pd.DataFrame) -> pd.DataFrame:
     """Return those rows of `blind` that are of recipe `warm` and of no shortened run.
 
-    That is, for every network, of the longest runs that `FEW` seeds are recorded of, or of the
-    longest at all.
+    That is, for every network, of the longest runs that `FEW` seeds are recorded of, `SEEDS` of
+    `PAIR`, or of the longest at all.
     """
     warm = rows[rows["recipe"] == "warm"]
     seeds = warm[warm["setting"] == ""].groupby(["model", "steps"])["seed"].nunique().reset_index()
-    several = seeds[seeds["seed"] >= FEW].groupby("model")["steps"].max()
+    wanted = seeds["model"].isin(PAIR).map({True: SEEDS, False: FEW})
+    several = seeds[seeds["seed"] >= wanted].groupby("model")["steps"].max()
     steps = several.combine_first(warm.groupby("model")["steps"].max())
     return warm[warm["steps"] == warm["model"].map(steps)]
 
