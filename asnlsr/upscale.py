@@ -25,8 +25,17 @@ from asnlsr.physics import log_scale, unscale
 from asnlsr.scenes.bands import BANDS, BinnedScene, SceneBands, quick_look
 from asnlsr.scenes.degrade import resampled_fields
 from asnlsr.scenes.envi import Scene, check_output, open_scene, write_header
+from asnlsr.scenes.windows import (
+    OVERLAP,
+    WIDE,
+    WINDOW,
+    Network,
+    Shape,
+    Strips,
+    enlarged_rows,
+    spans,
+)
 from asnlsr.training.folder import load_run
-from asnlsr.windows import OVERLAP, WIDE, WINDOW, Network, Shape, Strips, enlarged_rows, spans
 
 logger = logging.getLogger(__name__)
 LEAST = 16  # low-resolution pixels a side, of what the networks take

@@ -17,11 +17,11 @@ from asnlsr.physics import log_scale, unscale
 from asnlsr.scenes.bands import BinnedScene, SceneBands
 from asnlsr.scenes.degrade import degrade_scene
 from asnlsr.scenes.envi import open_scene, write_scene
+from asnlsr.scenes.windows import OVERLAP, WINDOW, enlarged_rows, ramps, spans
 from asnlsr.tiles.store import TileSet
 from asnlsr.training.folder import load_run
 from asnlsr.training.run import train
 from asnlsr.upscale import LEAST, in_pieces, upscale
-from asnlsr.windows import OVERLAP, WINDOW, enlarged_rows, ramps, spans
 from tests.conftest import assert_refused, make_scene, smooth_radiance
 from tests.test_envi import MAP
 
