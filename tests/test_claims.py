@@ -28,7 +28,8 @@ class Records:
     @cached_property
     def rows(self) -> dict[str, pd.DataFrame]:
         """Rows of protocol `blind`, on simulated and on real scenes."""
-        folders = {name: ROOT / f"data/results/{name}-demo" for name in ("simulated", "real")}
+        names = ("simulated", "real", "aviris")
+        folders = {name: ROOT / f"data/results/{name}-demo" for name in names}
         return {name: blind(read_results(folder)) for name, folder in folders.items()}
 
     @cached_property
@@ -178,6 +179,15 @@ CLAIMS: list[tuple[str, str, Check]] = [
         "09_alignment",
         "The classifier finds the domain of a pixel as easily with the adversary as without.",
         lambda r: abs(r.gap("asnlsr", "snlsr-unmix", **A_DISTANCE).mean()) < 0.05,
+    ),
+    (
+        "10_invariance",
+        "Real scenes agree on average.",
+        lambda r: all(
+            r.gap("bandwise", other, scenes="aviris", by="scene").mean() > 0.3
+            and len(r.gap("bandwise", other, scenes="aviris", by="scene")) == 7
+            for other in ("richardson-lucy", "back-projection")
+        ),
     ),
     (
         "11_results",

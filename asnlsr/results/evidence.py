@@ -198,7 +198,9 @@ def collect(folder: Path, wanted: Sequence[str]) -> Results:
             if (made / f"{table}.csv").stat().st_size > 1:  # bicubic has no history
                 rows = _read_table(made / f"{table}.csv")
                 parts.append(rows[rows["run"] == name])  # and not the noise-free scene
-    empty = pd.DataFrame({"run": [], "setting": []}, dtype=str)
+    # None of them asks whether there are any: of no rows all is empty.
+    columns = "run model setting seed preset protocol recipe domain scene tile metric value"
+    empty = pd.DataFrame(columns=columns.split()).astype({"value": float})
     whole_tables = {name: pd.concat(parts) if parts else empty for name, parts in tables.items()}
     return Results(runs=runs, missing=[n for n in wanted if n not in runs], **whole_tables)
 
