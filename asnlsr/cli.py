@@ -148,6 +148,7 @@ def evaluate(
     out: Annotated[Path, Option(help="CSV file to write.")],
     role: Annotated[str, Option(help="test, or val while still choosing.")] = "test",
     device: Annotated[Device, Option(help="auto: a GPU if there is one.")] = "auto",
+    ceiling: Annotated[bool, Option(help="Also measure simulated scenes without noise.")] = True,
     force: Force = False,
 ) -> None:
     """Measure runs: one line per run, domain, tile and metric."""
@@ -156,7 +157,8 @@ def evaluate(
 
     keep(out, force=force)
     with replacing(out) as temporary:
-        evaluate(runs, TileSet(tiles, split), role, device=device).to_csv(temporary, index=False)
+        measured = evaluate(runs, TileSet(tiles, split), role, device=device, ceiling=ceiling)
+        measured.to_csv(temporary, index=False)
 
 
 @app.command(epilog="Example: asnlsr upscale lr.hdr --run runs/asnlsr --out hr.hdr")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from errno import EEXIST, EISDIR, ENOSPC
+from errno import EEXIST, EISDIR, ENOLCK, ENOSPC, ENOTDIR, EOPNOTSUPP
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +85,7 @@ def locked(path: Path) -> Iterator[None]:
         mend = "another asnlsr is writing there; wait for its end"
         raise BlockingIOError(f"{path}: {mend}") from None
     except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):  # a file system without locks
+        if error.errno not in (ENOLCK, EOPNOTSUPP):  # a file system without locks
             raise
     try:
         yield
@@ -182,4 +181,6 @@ def told(error: ValueError | OSError | MemoryError) -> str:
         message = f"{error.filename}: {error.strerror}"
         if error.errno == ENOSPC:
             message += "; free some space or choose another --out"
+        if error.strerror in {os.strerror(EEXIST), os.strerror(ENOTDIR)}:
+            message += "; a folder is needed here"
     return message

@@ -91,7 +91,7 @@ def _unmixed(network: Any, bands: SceneBands, group: int) -> Tensor:  # noqa: AN
 
 
 _WRITE_ROWS = 16  # rows that become radiance at a time
-_ASSUMED = "takes the PSF of the training tiles; where it is narrower, bicubic is as good"
+_ASSUMED = "takes the PSF of the training tiles; if the true one is narrower, bicubic may be better"
 _IDENTITY = "asnlsr identity"  # header field: hash of all that the output was made from
 
 

@@ -15,7 +15,7 @@ FEATURES, BLOCKS = 32, 6  # channels and residual blocks of the large network
 OWN_FEATURES = 24  # channels of the small one, which has one block and runs for every band
 CONTRAST = 0.1  # z; the size of local contrast, in which the networks work
 FIRST = 2  # data steps before the network, after their start
-PART = 8  # bands worked on at a time: they stay in the cache, a third faster than 32
+PART = 8  # bands worked on at a time; more do not fit into the cache
 
 
 class LocalContrast(nn.Conv2d):

@@ -26,7 +26,7 @@ BUDGETS = {name: 2000 for name, entry in MODELS.items() if entry.unmixes} | {
     "rcam": 1000, "esrt": 1000, "srformer": 1000, "bandwise": 1000, "bandwise-oracle": 1000,
 }  # fmt: skip
 DOUBLED = (*PAIR, "rcam", "esrt", "srformer", "bandwise")
-REAL_STEPS = 500  # of a fold of the real scenes, 160 times its tiles; `bandwise` is quick
+REAL_STEPS = 500  # of a fold of the real scenes: every source tile 160 times; `bandwise` is quick
 # Of A-SNLSR and its control: settings, seeds. The last two are the steps of the paper's recipe.
 QUESTIONS = {"endmembers=apart": SEEDS, "relight=0.0": FEW}
 SWEEP = ("reversal=0.1", "reversal=1.0")
@@ -198,7 +198,7 @@ def collect(folder: Path, wanted: Sequence[str]) -> Results:
             if (made / f"{table}.csv").stat().st_size > 1:  # bicubic has no history
                 rows = _read_table(made / f"{table}.csv")
                 parts.append(rows[rows["run"] == name])  # and not the noise-free scene
-    # None of them asks whether there are any: of no rows all is empty.
+    # With all columns, so that who reads nothing needs no special case.
     columns = "run model setting seed preset protocol recipe domain scene tile metric value"
     empty = pd.DataFrame(columns=columns.split()).astype({"value": float})
     whole_tables = {name: pd.concat(parts) if parts else empty for name, parts in tables.items()}
