@@ -21,6 +21,9 @@ ifneq ($(shell test -d "$$HOME" -a -w "$$HOME" && echo yes),yes)
 export HOME := $(CURDIR)/build/home
 $(shell mkdir -p build/home)
 endif
+# What pip does not compile is compiled, and kept, where it is first used: half the installation's time.
+unexport PYTHONDONTWRITEBYTECODE
+INSTALL = .venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e
 # An environment that was made elsewhere, and copied or moved here, is made anew.
 ELSEWHERE := $(if $(wildcard .venv/stamp),$(shell grep -qsF ' $(realpath .venv)' .venv/pyvenv.cfg || echo .venv/elsewhere))
 
@@ -85,7 +88,7 @@ book/drawings/%.svg: book/drawings/%.dot Makefile
 lab: .venv/stamp ## open the chapters in JupyterLab
 	.venv/bin/python -m jupyterlab --notebook-dir=book
 
-test: .venv/stamp ## style, types and the whole test suite, the chapters at preset smoke included
+test: .venv/test ## style, types and the whole test suite, the chapters at preset smoke included
 	.venv/bin/ruff check $(CHECKED)
 	.venv/bin/ruff format --check $(CHECKED)
 	.venv/bin/mypy
@@ -93,14 +96,14 @@ test: .venv/stamp ## style, types and the whole test suite, the chapters at pres
 	.venv/bin/nbstripout --verify book/*.ipynb
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-fuzz: .venv/stamp ## thousands of damaged files of every kind that is read, for an hour
+fuzz: .venv/test ## thousands of damaged files of every kind that is read, for an hour
 	ASNLSR_FUZZ=5000 .venv/bin/python -m pytest -q tests/test_envi.py -k fuzz
 	ASNLSR_FUZZ=2000 .venv/bin/python -m pytest -q tests/test_fuzz.py
 
-torture: .venv/stamp ## kills every command at random moments, fills its disk; then the same command again
+torture: .venv/test ## kills every command at random moments, fills its disk; then the same command again
 	ASNLSR_KILLS=20 .venv/bin/python -m pytest -q tests/test_torture.py
 
-bench: .venv/stamp ## time and memory of all networks, in ratios to plain formulations
+bench: .venv/test ## time and memory of all networks, in ratios to plain formulations
 	.venv/bin/python -m pytest -q benchmarks --benchmark-min-rounds=9 --benchmark-columns=min,median
 
 unlock: .venv/stamp ## after a power cut: lets the workflow start again
@@ -123,5 +126,10 @@ help: ## this list
 	@echo "Installing the packages of constraints.txt into .venv: a few minutes, 2 GB of disk; then $(or $(MAKECMDGOALS),the book)."
 	@echo "All in all, the first time: `sed -n 's/^make  .*: about/about/p' README.md`."
 	$(PYTHON) -m venv .venv
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[book,test]'
+	$(INSTALL) '.[book]'
+	@touch $@
+
+.venv/test: .venv/stamp
+	@echo "Installing the packages of the tests: half a minute."
+	$(INSTALL) '.[book,test]'
 	@touch $@

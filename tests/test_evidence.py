@@ -218,6 +218,6 @@ def test_card_tells_the_numbers_that_the_weights_reach(exported, tiny_tiles, tin
     psnr = metrics.query("domain == 'swir2' and metric == 'psnr'")["value"].mean()
     card = (exported / "README.md").read_text()
     assert f"PSNR {psnr:.2f} dB" in card
-    assert "2 +\n  2 steps" in card
+    assert "2 + 2 steps" in card
     assert "1174824 parameters" in card
     assert len(pd.read_csv(exported / "history.csv")) == 2

@@ -1,4 +1,4 @@
-"""Write the networks trained to the end: `record_weights.py PRESET DATASET MODEL...`."""
+"""Write the trained systems of the table: `record_weights.py PRESET DATASET MODEL...`."""
 
 import shutil
 import sys
@@ -20,25 +20,25 @@ WEIGHTS = Path("data/weights")
 
 
 def export(run: Path, tiles: TileSet, out: Path) -> None:
-    """Write a finished run with weights in float16, and a card that says what they are.
+    """Write a finished run, networks in float16, and a card that says what it is.
 
     Parameters
     ----------
     run : Path
         Folder of the run; `load_run` reads `out` like it.
     tiles : TileSet
-        What the network is measured on for the card, after the rounding to float16.
+        What it is measured on for the card, after the rounding.
     out : Path
         Folder to write.
     """
     record = read_run(run)
     out.mkdir(parents=True, exist_ok=True)
-    half = {
-        name: value.half() if value.dtype == torch.float32 else value
-        for name, value in load_file(run / "weights.safetensors").items()
-    }
+    weights = load_file(run / "weights.safetensors")
+    if spec(str(record["model"])).takes_steps:
+        for name, value in weights.items():
+            weights[name] = value.half() if value.dtype == torch.float32 else value
     with replacing(out / "weights.safetensors") as part:
-        save_file(half, part)
+        save_file(weights, part)
     for name in ("history.csv", "run.json"):
         with replacing(out / name) as part:
             shutil.copy(run / name, part)
@@ -51,16 +51,20 @@ def _card(record: dict[str, object], metrics: pd.DataFrame, tiles: int) -> str:
     means = metrics[metrics["domain"] == "swir2"].groupby("metric")["value"].mean()
     config = record["config"]
     assert isinstance(config, dict)
-    return f"""# {spec(str(record["model"])).label}, weights for trying out
+    one = spec(str(record["model"]))
+    precision = "float16" if one.takes_steps else "float32"
+    steps = f"{config['warmup_steps']} + {config['steps']} steps, {record['minutes']:.1f} minutes"
+    training = steps if one.takes_steps else "fitted to source tiles, without steps"
+    return f"""# {one.label}, weights for trying out
 
-- **Network**: `{record["model"]}`, {record["parameters"]} parameters, {record["bands"]} bands,
-  enlargement by {record["scale"]}; float16, loaded by `asnlsr.training.folder.load_run`.
+- **Model**: `{record["model"]}`, {record["parameters"]} parameters, {record["bands"]} bands,
+  enlargement by {record["scale"]}; {precision}, loaded by `asnlsr.training.folder.load_run`.
 - **Data**: the simulated scenes of preset `{record["preset"]}` (hash of the pixels
   `{str(record["pixels_sha256"])[:12]}`), protocol `{record["protocol"]}`: trained on source scenes
   that are in no other role. Input and output are normalised log radiance.
-- **Training**: recipe `{record["recipe"]}`, seed {record["seed"]}, {config["warmup_steps"]} +
-  {config["steps"]} steps, {record["minutes"]:.1f} minutes; code `{record["git_revision"]}`.
-- **Reached** on {tiles} SWIR2 tiles of test scenes, after rounding to float16:
+- **Training**: recipe `{record["recipe"]}`, seed {record["seed"]}, {training};
+  code `{record["git_revision"]}`.
+- **Reached** on {tiles} SWIR2 tiles of test scenes, after any rounding:
   PSNR {means["psnr"]:.2f} dB, SSIM {means["ssim"]:.3f}, SAM {means["sam_deg"]:.2f} degrees.
 - **Limits**: one seed; simulated scenes, one blur, one sensor. It shows what the chapters say and
   is not meant for images of another sensor.
@@ -68,15 +72,14 @@ def _card(record: dict[str, object], metrics: pd.DataFrame, tiles: int) -> str:
 
 
 def main(preset: str, dataset: str, models: list[str]) -> None:
-    """Export seed 0 of every network whose training is finished, and say how much it takes."""
+    """Export seed 0 of every system whose training is finished, and say how much it takes."""
     space = Workspace(preset, dataset, base=Path("data"))
     for model in models:
-        if spec(model).takes_steps:
-            run = space.root / "runs" / trained_to_the_end(model, preset).name
-            if (run / "run.json").exists():
-                export(run, space.tile_set(), WEIGHTS / model)
-            else:
-                print(f"{run}: not finished")
+        run = space.root / "runs" / trained_to_the_end(model, preset).name
+        if (run / "run.json").exists():
+            export(run, space.tile_set(), WEIGHTS / model)
+        else:
+            print(f"{run}: not finished")
     files = sorted(WEIGHTS.glob("*/weights.safetensors"))
     sums = "".join(f"{sha256(path)}  {path.relative_to(WEIGHTS)}\n" for path in files)
     (WEIGHTS / "SHA256SUMS").write_text(sums)  # `asnlsr doctor` compares
