@@ -154,6 +154,7 @@ if DATASET == "simulated":
             size="x".join(map(str, SIZES.size)),
         benchmark:
             f"{SPACE.root}/benchmarks/simulate.tsv"
+        priority: FIRST  # most of the book waits for it
         message:
             "Simulating {params.scenes} scenes of {params.size} pixels"
         shell:
@@ -172,6 +173,7 @@ rule prepare:
         tile=tile_side(),
     benchmark:
         f"{SPACE.root}/benchmarks/prepare-{{border}}.tsv"
+    priority: FIRST
     message:
         "Cutting tiles of {params.tile} pixels (border {wildcards.border})"
     shell:
@@ -185,6 +187,7 @@ rule split:
         tiles=lambda wildcards: SPACE.tiles(border_of(wildcards.by)),
     output:
         f"{SPACE.root}/split-{{by}}.json",
+    priority: FIRST
     message:
         "Splitting the tiles by {wildcards.by}"
     shell:

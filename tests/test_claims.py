@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cached_property
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
@@ -75,6 +76,21 @@ class Records:
         runs = self.history[self.history["recipe"] == recipe]
         runs = runs[(runs["model"] == "asnlsr") & (runs["setting"] == "")]
         return runs.groupby("run")["abundance_std"].last() < COLLAPSED
+
+    def choice(self, recipe: str) -> pd.Series:
+        """How far the epoch with the best SSIM is ahead of the last, under `as-released`."""
+        history = read_results(ROOT / "data/results/simulated-demo").history
+        history = history[history["run"].str.startswith(f"asnlsr-as-released-{recipe}")]
+        history = history.dropna(subset="val_ssim").set_index("run")[["val_ssim", "val_psnr"]]
+        best = history.sort_values("val_ssim").groupby("run").last()
+        return (best - history.groupby("run").last()).mean()
+
+    def peak(self, protocol: str) -> tuple[float, float]:
+        """PSNR of bicubic on SWIR2, and what of it the peak gives (dB)."""
+        rows = read_results(ROOT / "data/results/simulated-demo").metrics
+        rows = rows.query("model == 'bicubic' and domain == 'swir2' and protocol == @protocol")
+        tiles = rows.pivot_table(index="tile", columns="metric", values="value")
+        return tiles["psnr"].mean(), (tiles["psnr"] + 20 * np.log10(tiles["rmse"])).mean()
 
     @cached_property
     def gpu(self) -> dict[tuple[str, str, int], float]:
@@ -221,6 +237,37 @@ CLAIMS: list[tuple[str, str, Check]] = [
         "appendix_b_what_a_table_measures",
         "Deconvolution with the known blur needs no training and belongs in the table.",
         lambda r: r.gap("richardson-lucy", "bicubic").mean() > 0.5,
+    ),
+    (
+        "appendix_b_what_a_table_measures",
+        "The peak alone accounts for most of the difference.",
+        lambda r: (
+            0.5
+            < np.subtract(r.peak("blind"), r.peak("as-released"))[1]
+            / np.subtract(r.peak("blind"), r.peak("as-released"))[0]
+            < 1.1
+        ),
+    ),
+    (
+        "appendix_b_what_a_table_measures",
+        "The choice raises SSIM by one to two thousandths and lowers PSNR by one to three"
+        " hundredths of a decibel.",
+        lambda r: all(
+            0.0005 < r.choice(recipe)["val_ssim"] < 0.0025
+            and -0.035 < r.choice(recipe)["val_psnr"] < -0.005
+            for recipe in ("published", "warm")
+        ),
+    ),
+    (
+        "appendix_b_what_a_table_measures",
+        "Every one of them gains more on the source than on the target, so the mixed mean"
+        " overstates the gain on the target.",
+        lambda r: all(
+            r.mean(name, domain="swir1") - r.mean("bicubic", domain="swir1")
+            > r.mean(name) - r.mean("bicubic")
+            for name, setting in r.table()
+            if not setting and name != "bicubic"
+        ),
     ),
     (
         "appendix_c_recipe",

@@ -4,8 +4,10 @@ import shutil
 import subprocess
 
 import pytest
+import torch
 
 from asnlsr import doctor
+from asnlsr.training.folder import load_run
 from tests.smoke_book import ROOT
 
 
@@ -24,6 +26,13 @@ def test_recorded_hashes_are_in_the_usual_format():
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=folder, check=True)
     named = {line.split("  ")[1] for line in (folder / "SHA256SUMS").read_text().splitlines()}
     assert named == {str(p.relative_to(folder)) for p in folder.glob("*/weights.safetensors")}
+
+
+@pytest.mark.parametrize("folder", sorted((ROOT / "data/weights").glob("*/")), ids=lambda p: p.name)
+def test_weights_of_the_repository_are_read_whatever_wrote_them(folder):
+    network, record = load_run(folder)
+    assert record["model"] == folder.name
+    assert network(torch.full((1, 30, 8, 8), 0.5)).sr.shape == (1, 30, 32, 32)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "missing"])
