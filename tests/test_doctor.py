@@ -32,7 +32,7 @@ def test_recorded_hashes_are_in_the_usual_format():
 def test_weights_of_the_repository_are_read_whatever_wrote_them(folder):
     network, record = load_run(folder)
     assert record["model"] == folder.name
-    assert network(torch.full((1, 30, 8, 8), 0.5)).sr.shape == (1, 30, 32, 32)
+    assert network(torch.full((1, 30, 16, 16), 0.5)).sr.shape == (1, 30, 64, 64)
 
 
 @pytest.mark.parametrize("damage", ["flipped", "missing"])
