@@ -29,7 +29,7 @@ class Records:
     @cached_property
     def rows(self) -> dict[str, pd.DataFrame]:
         """Rows of protocol `blind`, on simulated and on real scenes."""
-        names = ("simulated", "real", "aviris")
+        names = ("simulated", "aviris")
         folders = {name: ROOT / f"data/results/{name}-demo" for name in names}
         return {name: blind(read_results(folder)) for name, folder in folders.items()}
 
@@ -122,6 +122,7 @@ def is_negligible(d: pd.Series) -> bool:
 
 
 BY_ALL = (("psnr", 1), ("ssim", 1), ("ergas", -1), ("sam_deg", -1))  # and where better lies
+CUT = ("snlsr-unmix", "relight=0.0")  # the control without relighting
 ADAPTING = ("asnlsr", "snlsr-unmix", "snlsr-matched", "snlsr-coral", "snlsr-mmd")
 A_DISTANCE = {"metric": "pad_pixels", "domain": "both"}
 MMD = {"metric": "mmd_pixels", "domain": "both"}
@@ -157,19 +158,21 @@ CLAIMS: list[tuple[str, str, Check]] = [
     ),
     (
         "README.md",
-        "The adversary changes PSNR by about 0.1 dB or less",
+        "The effect of the adversary on PSNR is too small to detect in five pairs",
         lambda r: (
-            is_negligible(r.gap("asnlsr", "snlsr-unmix"))
-            and r.gap("asnlsr", "snlsr-unmix", steps=2000).mean() < 0.15
+            len(r.gap("asnlsr", "snlsr-unmix")) == 5
+            and interval(r.gap("asnlsr", "snlsr-unmix"))[0] < 0
+            and interval(r.gap("asnlsr", "snlsr-unmix"))[1] > 0
         ),
     ),
     (
         "README.md",
-        "-0.02 dB, ten pairs of 1,000 steps; +0.04 and +0.15 dB, two of 2,000",
+        "+0.05 dB (95 %: -0.05 to +0.15) after 2,000 steps; -0.02 dB, ten pairs of 1,000",
         lambda r: (
-            f"{r.gap('asnlsr', 'snlsr-unmix', steps=1000).mean():.2f}" == "-0.02"
+            [f"{d:+.2f}" for d in interval(r.gap("asnlsr", "snlsr-unmix"))] == ["-0.05", "+0.15"]
+            and f"{r.gap('asnlsr', 'snlsr-unmix').mean():.2f}" == "0.05"
+            and f"{r.gap('asnlsr', 'snlsr-unmix', steps=1000).mean():.2f}" == "-0.02"
             and len(r.gap("asnlsr", "snlsr-unmix", steps=1000)) == 10
-            and [f"{d:.2f}" for d in r.gap("asnlsr", "snlsr-unmix", steps=2000)] == ["0.04", "0.15"]
         ),
     ),
     (
@@ -208,8 +211,9 @@ CLAIMS: list[tuple[str, str, Check]] = [
     (
         "11_results",
         "Single runs scatter by {glue:text}`spread_runs:.3f` dB and differences by"
-        " {glue:text}`spread_pairs:.3f` dB ({numref}`fig-pairs`, standard deviations).",
-        lambda r: r.gap("asnlsr", "snlsr-unmix").std() < r.table()["asnlsr", ""].std(),
+        " {glue:text}`spread_pairs:.3f` dB ({numref}`fig-pairs`, standard deviations): after 2,000"
+        " steps, the two runs of a pair share little of their luck.",
+        lambda r: r.gap("asnlsr", "snlsr-unmix").std() > r.table()["asnlsr", ""].std(),
     ),
     (
         "11_results",
@@ -219,12 +223,12 @@ CLAIMS: list[tuple[str, str, Check]] = [
     ),
     (
         "11_results",
-        "The lead over the row SNLSR does reproduce in sign; it reflects relighting more than the"
-        " adversary.",
+        "The lead over the row SNLSR does reproduce; it reflects target tiles and relighting, and"
+        " little of the adversary.",
         lambda r: (
             r.gap("asnlsr", "snlsr-frozen").mean() > 0
-            and r.gap("asnlsr", "snlsr-unmix").mean()
-            < r.gap("snlsr-unmix", ("snlsr-unmix", "relight=0.0")).mean()
+            and 5 * r.gap("asnlsr", "snlsr-unmix").mean()
+            < r.gap("snlsr-unmix", CUT, steps=2000).mean()
         ),
     ),
     (
@@ -284,25 +288,50 @@ CLAIMS: list[tuple[str, str, Check]] = [
         "11_results",
         "On simulated scenes the adversary changes PSNR by {glue:text}`adversary:+.2f` dB (95 %"
         " interval {glue:text}`adversary_low:+.2f` to {glue:text}`adversary_high:+.2f`,"
-        " {glue:text}`adversary_pairs` pairs of runs of 1,000 steps): detectable, and negligible.",
+        " {glue:text}`adversary_pairs` pairs of runs of 2,000 steps).",
+        lambda r: r.gap("asnlsr", "snlsr-unmix").index.tolist() == [0, 1, 2, 3, 4],
+    ),
+    (
+        "11_results",
+        "That is not detectable, and five pairs leave room for more than 0.1 dB.",
         lambda r: (
-            is_negligible(r.gap("asnlsr", "snlsr-unmix"))
-            and interval(r.gap("asnlsr", "snlsr-unmix"))[1] < 0
+            interval(r.gap("asnlsr", "snlsr-unmix"))[0] < 0
+            and interval(r.gap("asnlsr", "snlsr-unmix"))[1] > NEGLIGIBLE
         ),
     ),
     (
         "11_results",
-        "On two AVIRIS scenes it is {glue:text}`adversary_real:+.2f` dB"
-        " ({glue:text}`adversary_real_low:+.2f` to {glue:text}`adversary_real_high:+.2f`),"
-        " negligible again, though there both networks stay below bicubic.",
+        "{glue:text}`shorter_pairs` earlier pairs of 1,000 steps give {glue:text}`shorter:+.2f` dB"
+        " ({glue:text}`shorter_low:+.2f` to {glue:text}`shorter_high:+.2f`): detectable, and"
+        " negligible.",
         lambda r: (
-            is_negligible(r.gap("asnlsr", "snlsr-unmix", scenes="real", by="scene"))
-            and max(
-                r.gap(name, "bicubic", scenes="real", by="scene").mean()
-                for name in ("asnlsr", "snlsr-unmix")
-            )
-            < 0
-            and len(r.gap("asnlsr", "snlsr-unmix", scenes="real", by="scene")) == 2
+            is_negligible(r.gap("asnlsr", "snlsr-unmix", steps=1000))
+            and interval(r.gap("asnlsr", "snlsr-unmix", steps=1000))[1] < 0
+        ),
+    ),
+    (
+        "11_results",
+        "On seven AVIRIS scenes in radiance, each left out of the training once, it is"
+        " {glue:text}`adversary_real:+.2f` dB ({glue:text}`adversary_real_low:+.2f` to"
+        " {glue:text}`adversary_real_high:+.2f`, one pair of 500 steps a scene).",
+        lambda r: len(r.gap("asnlsr", "snlsr-unmix", scenes="aviris", by="scene")) == 7,
+    ),
+    (
+        "11_results",
+        "There A-SNLSR beats bicubic in six scenes, and falls {glue:text}`beach:.1f` dB below it on"
+        " the seventh, a beach, whose water resembles nothing in the other scenes.",
+        lambda r: (
+            (r.gap("asnlsr", "bicubic", scenes="aviris", by="scene") > 0).sum() == 6
+            and r.gap("asnlsr", "bicubic", scenes="aviris", by="scene").idxmin() == "abu-beach-1"
+        ),
+    ),
+    (
+        "11_results",
+        "Richardson-Lucy lies {glue:text}`lucy_ahead_real:.1f` dB above A-SNLSR in the mean,"
+        " `bandwise` {glue:text}`best_ahead_real:.1f` dB, and both in every scene.",
+        lambda r: all(
+            (r.gap(name, "asnlsr", scenes="aviris", by="scene") > 0).all()
+            for name in ("richardson-lucy", "bandwise")
         ),
     ),
     (
@@ -315,49 +344,66 @@ CLAIMS: list[tuple[str, str, Check]] = [
     ),
     (
         "11_results",
-        "On the AVIRIS scenes Richardson-Lucy lies {glue:text}`lucy_ahead_real:.1f` dB above"
-        " A-SNLSR, which was trained there on four small scenes, two in radiance and two in"
-        " reflectance, and stayed below bicubic.",
-        lambda r: (
-            r.gap("richardson-lucy", "asnlsr", scenes="real", by="scene").mean() > 0
-            and r.gap("asnlsr", "bicubic", scenes="real", by="scene").mean() < 0
-        ),
-    ),
-    (
-        "11_results",
-        "Nearly all of the gain comes from **relighting**, an ingredient of our recipe that the"
-        " paper does not have: it moves the bands of a source tile towards the spectrum of a target"
-        " tile ([](appendix_c_recipe)), and adds {glue:text}`part_3:+.2f` dB"
+        "After 1,000 steps nearly all of the gain comes from **relighting**, an ingredient of our"
+        " recipe that the paper does not have: it moves the bands of a source tile towards the"
+        " spectrum of a target tile ([](appendix_c_recipe)), and adds {glue:text}`part_3:+.2f` dB"
         " ({numref}`fig-waterfall`).",
         lambda r: (
-            r.gap("snlsr-unmix", ("snlsr-unmix", "relight=0.0")).mean()
-            > 0.9 * r.gap("asnlsr", "bicubic").mean()
+            r.gap("snlsr-unmix", CUT, steps=1000).mean()
+            > 0.9 * r.gap("asnlsr", "bicubic", steps=1000).mean()
         ),
     ),
     (
         "11_results",
-        "A super-resolution network trained on the source alone adds {glue:text}`part_0:+.2f` dB"
-        " with its encoder frozen, as in the script released for the row SNLSR, and"
-        " {glue:text}`part_1:+.2f` dB more with the encoder trained.",
-        lambda r: abs(r.gap("snlsr", "bicubic").mean()) < NEGLIGIBLE,
+        "With its encoder frozen, as in the script released for the row SNLSR, the network adds"
+        " {glue:text}`part_0:+.2f` dB, and with the encoder trained on the source"
+        " {glue:text}`part_1:+.2f` dB more.",
+        lambda r: abs(r.gap("snlsr", "bicubic", steps=1000).mean()) < NEGLIGIBLE,
     ),
     (
         "11_results",
         "Unmixing the target tiles as well adds {glue:text}`part_2:+.2f` dB, the adversary"
         " {glue:text}`part_4:+.2f` dB.",
         lambda r: (
-            abs(r.gap(("snlsr-unmix", "relight=0.0"), "snlsr").mean()) < NEGLIGIBLE
-            and r.gap("asnlsr", "snlsr-unmix").mean() < 0
+            abs(r.gap(CUT, "snlsr", steps=1000).mean()) < NEGLIGIBLE
+            and r.gap("asnlsr", "snlsr-unmix", steps=1000).mean() < 0
         ),
     ),
     (
         "11_results",
-        "At $\\gamma = 1$ MMD² falls from {glue:text}`way_mmd_pixels_0:.2f` to"
-        " {glue:text}`way_mmd_pixels_3:.2f` and PSNR changes by {glue:text}`way_psnr_3:+.2f` dB"
-        " ({numref}`fig-sweep`): abundances that lie closer together make blurrier images.",
+        "After 2,000 steps the network that has seen only the source is {glue:text}`sharper:.1f` dB"
+        " better in SWIR1 than before, and {glue:text}`lost:.1f` dB worse than the frozen one in"
+        " SWIR2.",
         lambda r: (
-            r.gap(("asnlsr", "reversal=1.0"), "snlsr-unmix").mean() < -NEGLIGIBLE
-            and r.gap(("asnlsr", "reversal=1.0"), "snlsr-unmix", **MMD).mean() < 0
+            r.mean("snlsr", steps=2000, domain="swir1")
+            > r.mean("snlsr", domain="swir1", steps=1000)
+            and r.gap("snlsr", "snlsr-frozen", steps=2000).mean() < -4
+        ),
+    ),
+    (
+        "11_results",
+        "Target tiles close the gap: unmixing them with the same encoder brings"
+        " {glue:text}`long_2:+.1f` dB, relighting {glue:text}`long_3:+.2f` dB, the adversary"
+        " {glue:text}`long_4:+.2f` dB in this pair.",
+        lambda r: (
+            abs(r.mean(CUT, steps=2000) - r.mean("bicubic")) < 0.15
+            and r.gap("snlsr-unmix", CUT, steps=2000).mean() > 0.5
+        ),
+    ),
+    (
+        "11_results",
+        "Target tiles matter the more the longer the training: trained on the source alone, the"
+        " network ends 4 dB below bicubic in SWIR2.",
+        lambda r: -5 < r.mean("snlsr", steps=2000) - r.mean("bicubic") < -4,
+    ),
+    (
+        "11_results",
+        "At $\\gamma = 1$ MMD² falls from {glue:text}`way_mmd_pixels_0:.2f` to"
+        " {glue:text}`way_mmd_pixels_3:.2f` and PSNR changes by {glue:text}`way_psnr_3:+.2f` dB in"
+        " the mean of three seeds ({numref}`fig-sweep`).",
+        lambda r: (
+            r.gap(("asnlsr", "reversal=1.0"), "snlsr-unmix", steps=1000).mean() < 0
+            and r.gap(("asnlsr", "reversal=1.0"), "snlsr-unmix", steps=1000, **MMD).mean() < 0
         ),
     ),
     (
@@ -365,38 +411,36 @@ CLAIMS: list[tuple[str, str, Check]] = [
         "CORAL and MMD change PSNR by {glue:text}`way_psnr_4:+.2f` and {glue:text}`way_psnr_5:+.2f`"
         " dB.",
         lambda r: all(
-            abs(r.gap(name, "snlsr-unmix").mean()) < NEGLIGIBLE
+            abs(r.gap(name, "snlsr-unmix", steps=1000).mean()) < NEGLIGIBLE
             for name in ("snlsr-coral", "snlsr-mmd")
         ),
     ),
     (
         "11_results",
         "Matched bands, which equalise the spectra *before* the encoder, by arithmetic alone, bring"
-        " {glue:text}`way_psnr_6:+.2f` dB.",
-        lambda r: r.gap("snlsr-matched", "snlsr-unmix").mean() > NEGLIGIBLE,
+        " {glue:text}`way_psnr_6:+.2f` dB, with an interval that just reaches zero; their"
+        " A-distance and MMD² were not measured.",
+        lambda r: (
+            r.gap("snlsr-matched", "snlsr-unmix", steps=1000).mean() > NEGLIGIBLE
+            and -0.05 < interval(r.gap("snlsr-matched", "snlsr-unmix", steps=1000))[0] < 0.05
+        ),
     ),
     (
         "11_results",
-        "After 2,000 steps with the faster recipe of [](appendix_c_recipe) it ends"
-        " {glue:text}`longer_gain:.2f` dB higher on the target, and in {glue:text}`longer_pairs`"
-        " pairs the adversary changes PSNR by {glue:text}`longer_least:+.2f` to"
-        " {glue:text}`longer_most:+.2f` dB.",
-        lambda r: r.gap("asnlsr", "snlsr-unmix", steps=2000).min() > 0,
+        "The recorded runs of 1,000 steps fail this rule for A-SNLSR: after 2,000 steps with the"
+        " faster recipe it ends {glue:text}`longer_gain:.2f` dB higher on the target.",
+        lambda r: r.mean("asnlsr") - r.mean("asnlsr", steps=1000) > 0.05,
     ),
     (
         "11_results",
         "Two pairs of 8,000 steps with the earlier recipe, trained on a GPU, end"
-        " {glue:text}`long_gain:.2f` dB higher, with changes of {glue:text}`long_first:+.2f` and"
-        " {glue:text}`long_second:+.2f` dB.",
-        lambda r: all(0 < r.long["asnlsr", s] - r.long["snlsr-unmix", s] < 0.1 for s in (1, 2)),
-    ),
-    (
-        "11_results",
-        "The sign reverses with longer training; two pairs of each length are too few for an"
-        " interval.",
-        lambda r: (
-            len(r.gap("asnlsr", "snlsr-unmix", steps=2000)) == 2 == len(r.long) / 2
-            and r.gap("asnlsr", "snlsr-unmix", steps=2000).min() > 0
+        " {glue:text}`long_gain:.2f` dB higher still, level with Richardson-Lucy, and their"
+        " adversary changes PSNR by {glue:text}`long_first:+.2f` and {glue:text}`long_second:+.2f`"
+        " dB.",
+        lambda r: all(
+            0 < r.long["asnlsr", s] - r.long["snlsr-unmix", s] < 0.1
+            and abs(r.long["asnlsr", s] - r.mean("richardson-lucy")) < NEGLIGIBLE
+            for s in (1, 2)
         ),
     ),
     (
@@ -417,8 +461,8 @@ CLAIMS: list[tuple[str, str, Check]] = [
     ),
     (
         "11_results",
-        "SSIM, ERGAS and SAM agree with PSNR that deconvolution beats every network that adapts,"
-        " and that `bandwise` beats deconvolution.",
+        "SSIM, ERGAS and SAM agree with PSNR that deconvolution beats every network that adapts in"
+        " this table, and that `bandwise` beats deconvolution.",
         lambda r: all(
             sign * r.gap(better, worse, metric=metric).mean() > 0
             for metric, sign in BY_ALL
@@ -430,10 +474,10 @@ CLAIMS: list[tuple[str, str, Check]] = [
     ),
     (
         "11_results",
-        "The printed gain of 1.93 dB over bicubic shrinks to {glue:text}`total:.2f` dB with recipe"
+        "The printed gain of 1.93 dB over bicubic is {glue:text}`total:.2f` dB here with recipe"
         " `warm`.",
         lambda r: (
-            published("A-SNLSR", "Bicubic") == 1.93 and r.gap("asnlsr", "bicubic").mean() < 0.5
+            published("A-SNLSR", "Bicubic") == 1.93 and r.mean("asnlsr") - r.mean("bicubic") < 1
         ),
     ),
     (
@@ -450,27 +494,29 @@ CLAIMS: list[tuple[str, str, Check]] = [
     ),
     (
         "11_results",
-        "The adversary of A-SNLSR takes 0.02 dB in ten pairs of short trainings and adds 0.04"
-        " to 0.15 dB in four pairs of longer ones; relighting source tiles with target spectra, as"
-        " the control does too, brings about 0.4 dB.",
+        "The adversary of A-SNLSR adds 0.05 dB in five pairs of 2,000 steps, an effect too small to"
+        " detect, and takes 0.02 dB in ten pairs of 1,000.",
         lambda r: (
-            round(r.gap("asnlsr", "snlsr-unmix").mean(), 2) == -0.02
-            and [f"{d:.2f}" for d in r.gap("asnlsr", "snlsr-unmix", steps=2000)] == ["0.04", "0.15"]
-            and abs(r.gap("snlsr-unmix", ("snlsr-unmix", "relight=0.0")).mean() - 0.4) < 0.05
+            round(r.gap("asnlsr", "snlsr-unmix", steps=1000).mean(), 2) == -0.02
+            and round(r.gap("asnlsr", "snlsr-unmix").mean(), 2) == 0.05
+            and interval(r.gap("asnlsr", "snlsr-unmix"))[0] < 0
         ),
     ),
     (
         "intro",
-        "A-SNLSR gains {glue:text}`gain:.2f` dB over bicubic in 1,000 steps and"
-        " {glue:text}`gain_longer:.2f` dB in 2,000; its adversary changes that by"
-        " {glue:text}`adversary:+.2f` dB (ten pairs of trainings) and"
-        " {glue:text}`adversary_longer:+.2f` dB (two pairs, too few to decide).",
+        "A-SNLSR gains {glue:text}`gain:.2f` dB over bicubic; its adversary changes that by"
+        " {glue:text}`adversary:+.2f` dB (five pairs of trainings, 95 % interval"
+        " {glue:text}`low:+.2f` to {glue:text}`high:+.2f`), too little to detect.",
         lambda r: (
-            len(r.gap("asnlsr", "snlsr-unmix")) == 10
-            and len(r.gap("asnlsr", "snlsr-unmix", steps=2000)) == 2
-            and is_negligible(r.gap("asnlsr", "snlsr-unmix"))
-            and abs(r.gap("asnlsr", "snlsr-unmix", steps=2000).mean() - 0.1) < 0.05
+            len(r.gap("asnlsr", "snlsr-unmix")) == 5
+            and interval(r.gap("asnlsr", "snlsr-unmix"))[0] < 0
         ),
+    ),
+    (
+        "intro",
+        "What carries over is that one encoder unmixes tiles of both ranges: trained on SWIR1"
+        " alone, the same network ends {glue:text}`alone:.1f` dB below bicubic.",
+        lambda r: r.mean("snlsr", steps=2000) - r.mean("bicubic") < -4,
     ),
     (
         "intro",
@@ -484,10 +530,10 @@ CLAIMS: list[tuple[str, str, Check]] = [
     (
         "appendix_c_recipe",
         "Without relighting both networks lose about 0.4 dB, nearly all of what they gain over"
-        " bicubic ({numref}`fig-taken`).",
+        " bicubic ({numref}`fig-taken`); after 2,000 steps the control loses 0.74 dB (one pair).",
         lambda r: all(
-            0.35 < -r.gap((name, "relight=0.0"), name).mean() < 0.45
-            and abs(r.gap((name, "relight=0.0"), "bicubic").mean()) < NEGLIGIBLE
+            0.35 < -r.gap((name, "relight=0.0"), name, steps=1000).mean() < 0.45
+            and abs(r.gap((name, "relight=0.0"), "bicubic", steps=1000).mean()) < NEGLIGIBLE
             for name in ("asnlsr", "snlsr-unmix")
         ),
     ),

@@ -108,8 +108,10 @@ async function render({ model, el }) {
     put({ pins });
     draw();
   };
-  const pin = (pixel) =>
-    put({ pins: [...get("pins").slice(1 - PIN_COLOURS.length), pixel], pixel });
+  const pin = (pixel) => {
+    const others = get("pins").filter((other) => String(other) !== String(pixel));
+    put({ pins: [...others.slice(1 - PIN_COLOURS.length), pixel], pixel });
+  };
   const point = (pixel) => {
     [local.cursor, local.said] = [pixel, ""];
     update();

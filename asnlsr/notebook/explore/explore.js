@@ -393,8 +393,8 @@ function Triangle(ui, data) {
   const inside = (corner) =>
     corner.map((value, axis) => between(ends[axis][0], value, ends[axis][1]));
   ui.button("true endmembers", () => move(start));
-  ui.button("larger triangle", resized(1.1));
-  ui.button("smaller triangle", resized(1 / 1.1));
+  ui.button("enlarge triangle", resized(1.1));
+  ui.button("shrink triangle", resized(1 / 1.1));
   const [plane, recovered] = ui.charts(["the points and the triangle", "recovered shares"], "half");
   const handles = names.map((name, n) => {
     const handle = s(
