@@ -21,7 +21,7 @@ ifneq ($(shell test -d "$$HOME" -a -w "$$HOME" && echo yes),yes)
 export HOME := $(CURDIR)/build/home
 $(shell mkdir -p build/home)
 endif
-# What pip does not compile is compiled, and kept, where it is first used: half the installation's time.
+# What pip does not compile is compiled, and kept, where it is first used: a third of the installation's time.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL = .venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e
 # An environment that was made elsewhere, and copied or moved here, is made anew.
@@ -130,6 +130,6 @@ help: ## this list
 	@touch $@
 
 .venv/test: .venv/stamp
-	@echo "Installing the packages of the tests: half a minute."
+	@echo "Installing the packages of the tests: a minute."
 	$(INSTALL) '.[book,test]'
 	@touch $@

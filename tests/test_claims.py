@@ -144,8 +144,8 @@ CLAIMS: list[tuple[str, str, Check]] = [
     ),
     (
         "README.md",
-        "A network blind to the band leads deconvolution in every test scene and metric | 33.38 dB,"
-        " three seeds",
+        "A network blind to the band leads deconvolution in every simulated test scene and metric |"
+        " 33.38 dB, three seeds",
         lambda r: (
             f"{r.mean('bandwise'):.2f}" == "33.38"
             and len(r.gap("bandwise", "bicubic")) > 0
@@ -319,7 +319,7 @@ CLAIMS: list[tuple[str, str, Check]] = [
     (
         "11_results",
         "There A-SNLSR beats bicubic in six scenes, and falls {glue:text}`beach:.1f` dB below it on"
-        " the seventh, a beach, whose water resembles nothing in the other scenes.",
+        " the seventh, a beach.",
         lambda r: (
             (r.gap("asnlsr", "bicubic", scenes="aviris", by="scene") > 0).sum() == 6
             and r.gap("asnlsr", "bicubic", scenes="aviris", by="scene").idxmin() == "abu-beach-1"
@@ -371,8 +371,8 @@ CLAIMS: list[tuple[str, str, Check]] = [
     ),
     (
         "11_results",
-        "After 2,000 steps the network that has seen only the source is {glue:text}`sharper:.1f` dB"
-        " better in SWIR1 than before, and {glue:text}`lost:.1f` dB worse than the frozen one in"
+        "There the network that has seen only the source is {glue:text}`sharper:.1f` dB better in"
+        " SWIR1 than after 1,000 steps, and {glue:text}`lost:.1f` dB worse than the frozen one in"
         " SWIR2.",
         lambda r: (
             r.mean("snlsr", steps=2000, domain="swir1")
@@ -392,8 +392,8 @@ CLAIMS: list[tuple[str, str, Check]] = [
     ),
     (
         "11_results",
-        "Target tiles matter the more the longer the training: trained on the source alone, the"
-        " network ends 4 dB below bicubic in SWIR2.",
+        "Trained on the source alone for 2,000 steps with the faster recipe, the network ends 4 dB"
+        " below bicubic in SWIR2 (one seed).",
         lambda r: -5 < r.mean("snlsr", steps=2000) - r.mean("bicubic") < -4,
     ),
     (
@@ -402,7 +402,7 @@ CLAIMS: list[tuple[str, str, Check]] = [
         " {glue:text}`way_mmd_pixels_3:.2f` and PSNR changes by {glue:text}`way_psnr_3:+.2f` dB in"
         " the mean of three seeds ({numref}`fig-sweep`).",
         lambda r: (
-            r.gap(("asnlsr", "reversal=1.0"), "snlsr-unmix", steps=1000).mean() < 0
+            r.gap(("asnlsr", "reversal=1.0"), "snlsr-unmix", steps=1000).mean() < -NEGLIGIBLE
             and r.gap(("asnlsr", "reversal=1.0"), "snlsr-unmix", steps=1000, **MMD).mean() < 0
         ),
     ),
@@ -515,7 +515,7 @@ CLAIMS: list[tuple[str, str, Check]] = [
     (
         "intro",
         "What carries over is that one encoder unmixes tiles of both ranges: trained on SWIR1"
-        " alone, the same network ends {glue:text}`alone:.1f` dB below bicubic.",
+        " alone, the same network ends {glue:text}`alone:.1f` dB below bicubic (one training).",
         lambda r: r.mean("snlsr", steps=2000) - r.mean("bicubic") < -4,
     ),
     (
@@ -530,12 +530,17 @@ CLAIMS: list[tuple[str, str, Check]] = [
     (
         "appendix_c_recipe",
         "Without relighting both networks lose about 0.4 dB, nearly all of what they gain over"
-        " bicubic ({numref}`fig-taken`); after 2,000 steps the control loses 0.74 dB (one pair).",
+        " bicubic ({numref}`fig-taken`).",
         lambda r: all(
             0.35 < -r.gap((name, "relight=0.0"), name, steps=1000).mean() < 0.45
             and abs(r.gap((name, "relight=0.0"), "bicubic", steps=1000).mean()) < NEGLIGIBLE
             for name in ("asnlsr", "snlsr-unmix")
         ),
+    ),
+    (
+        "appendix_c_recipe",
+        "Without relighting the control then loses 0.74 dB (one pair).",
+        lambda r: [f"{d:.2f}" for d in r.gap("snlsr-unmix", CUT, steps=2000)] == ["0.74"],
     ),
 ]
 

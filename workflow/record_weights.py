@@ -54,7 +54,9 @@ def _card(record: dict[str, object], metrics: pd.DataFrame, tiles: int) -> str:
     one = spec(str(record["model"]))
     precision = "float16" if one.takes_steps else "float32"
     steps = f"{config['warmup_steps']} + {config['steps']} steps, {record['minutes']:.1f} minutes"
-    training = steps if one.takes_steps else "fitted to source tiles, without steps"
+    training = (
+        steps if one.takes_steps else "no steps; what it fits or chooses is from source tiles"
+    )
     return f"""# {one.label}, weights for trying out
 
 - **Model**: `{record["model"]}`, {record["parameters"]} parameters, {record["bands"]} bands,
