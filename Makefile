@@ -23,7 +23,9 @@ $(shell mkdir -p build/home)
 endif
 # What pip does not compile is compiled, and kept, where it is first used: a third of the installation's time.
 unexport PYTHONDONTWRITEBYTECODE
-INSTALL = .venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e
+PIP = .venv/bin/python -m pip install --quiet --no-compile --disable-pip-version-check
+# With uv in a third of the time; with pip where uv cannot be had or does not reach the index.
+INSTALL = UV_FIND_LINKS="$$PIP_FIND_LINKS" .venv/bin/uv pip install --quiet --python .venv/bin/python -c constraints.txt -e '.[$(EXTRAS)]' || $(PIP) -c constraints.txt -e '.[$(EXTRAS)]'
 # An environment that was made elsewhere, and copied or moved here, is made anew.
 ELSEWHERE := $(if $(wildcard .venv/stamp),$(shell grep -qsF ' $(realpath .venv)' .venv/pyvenv.cfg || echo .venv/elsewhere))
 
@@ -121,15 +123,18 @@ help: ## this list
 	rm -rf .venv
 .PHONY: .venv/elsewhere
 
+.venv/stamp: EXTRAS = book
 .venv/stamp: pyproject.toml constraints.txt $(ELSEWHERE)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'
-	@echo "Installing the packages of constraints.txt into .venv: a few minutes, 2 GB of disk; then $(or $(MAKECMDGOALS),the book)."
+	@echo "Installing the packages of constraints.txt into .venv: a minute or two, 2 GB of disk; then $(or $(MAKECMDGOALS),the book)."
 	@echo "All in all, the first time: `sed -n 's/^make  .*: about/about/p' README.md`."
 	$(PYTHON) -m venv .venv
-	$(INSTALL) '.[book]'
+	@$(PIP) uv || true
+	$(INSTALL)
 	@touch $@
 
+.venv/test: EXTRAS = book,test
 .venv/test: .venv/stamp
 	@echo "Installing the packages of the tests: a minute."
-	$(INSTALL) '.[book,test]'
+	$(INSTALL)
 	@touch $@
