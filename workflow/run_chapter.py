@@ -33,7 +33,12 @@ def packed(png: str) -> str:
 def main(notebook: Path, out: Path, parameters: dict[str, object]) -> None:
     """Run `notebook` with `parameters` and write it with its outputs to `out`."""
     executed = papermill.execute_notebook(
-        notebook, out, parameters, cwd=notebook.parent, progress_bar=False
+        notebook,
+        out,
+        parameters,
+        cwd=notebook.parent,
+        progress_bar=False,
+        extra_arguments=["--log-level=50"],  # of the kernel; an error in a cell is reported anyway
     )
     # The state of the widgets would make every page ask a content network for their scripts.
     executed.metadata.pop("widgets", None)
