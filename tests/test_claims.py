@@ -528,9 +528,9 @@ CLAIMS: list[tuple[str, str, Check]] = [
     ),
     (
         "intro",
-        "**Untrained deconvolution with the known blur gains {glue:text}`lucy:.2f` dB; *bandwise*, a"
-        " network of ours that cannot see which band it works on and so has nothing to adapt, gains"
-        " {glue:text}`best:.2f` dB.**",
+        "**Untrained deconvolution with the known blur gains {glue:text}`lucy:.2f` dB; *bandwise*,"
+        " a network of ours that cannot see which band it works on and so has nothing to adapt,"
+        " gains {glue:text}`best:.2f` dB.**",
         lambda r: (
             r.mean("bandwise") > r.mean("richardson-lucy") > r.mean("asnlsr") > r.mean("bicubic")
         ),
