@@ -190,6 +190,14 @@ CLAIMS: list[tuple[str, str, Check]] = [
         lambda r: r.mean("asnlsr", **A_DISTANCE) > 1.9,
     ),
     (
+        "08_asnlsr_from_scratch",
+        "finds the same order: relighting adds more than the reversal.",
+        lambda r: (
+            r.gap("snlsr-unmix", CUT, steps=2000).mean()
+            > abs(r.gap("asnlsr", "snlsr-unmix").mean())
+        ),
+    ),
+    (
         "09_alignment",
         "They form separate groups in all three panels.",
         lambda r: min(r.mean(m, **A_DISTANCE) for m in ("asnlsr", "snlsr-unmix")) > 1.9,

@@ -30,6 +30,7 @@ from asnlsr.scenes.simulator.scenery import park
 from asnlsr.scenes.simulator.simulate import PHOTON_NOISE, READ_NOISE
 from asnlsr.training.batches import POOL_SPREAD, Tiles
 from asnlsr.training.losses import fidelity
+from asnlsr.training.warm import contrast, transport
 from tests.smoke_book import PAGES, ROOT, smoke_book
 
 SMOKE = Workspace("smoke")
@@ -449,6 +450,23 @@ def test_chapter_8_batch(page_8):
     assert torch.equal(F.max_pool2d(x, 4), y[:4])
     assert (y[4:] > 1).all()
     assert domain.tolist() == [0] * 4 + [1] * 4
+
+
+def test_chapter_8_relighting(page_8):
+    """It is that of the package; the truth changes with its tile, target tiles stay."""
+    source, target = 0.1 * torch.rand(3, 2, 20, 20), 0.3 * torch.rand(3, 2, 20, 20) + 1
+    page_8 |= {"source_lr": source, "target_lr": target}
+    page_8["source_hr"] = source.repeat_interleave(4, 2).repeat_interleave(4, 3)
+    covariances = (page_8["covariance"](source), page_8["covariance"](target))
+    page_8["M"] = matrix = page_8["transport"](*covariances)
+    assert torch.allclose(matrix, transport(contrast(source), contrast(target)), atol=1e-5)
+    y, x, _ = page_8["relit"](np.random.default_rng(0))
+    plain, _, _ = page_8["batch"](np.random.default_rng(0))
+    assert torch.equal(x[..., ::4, ::4], y[:4])
+    assert torch.equal(y[4:], plain[4:])
+    moved = y[:4].mean((2, 3)) - plain[:4].mean((2, 3))
+    assert (moved > 0).all()  # towards the brighter target, but not beyond
+    assert (y[:4].mean((2, 3)) < target.mean((2, 3)).amax(0)).all()
 
 
 def test_chapter_8_optimiser(page_8):
