@@ -69,7 +69,7 @@ def mark_domains(ax: Axes) -> None:
     for domain in DOMAINS.values():
         colour = DOMAIN_COLOUR[domain.name]
         ax.axvspan(domain.low_nm, domain.high_nm, color=colour, alpha=0.08, lw=0)
-        ax.axvspan(*domain.cut_nm, facecolor="none", edgecolor=GREY, hatch="///", lw=0, alpha=0.6)
+        ax.axvspan(*domain.cut_nm, facecolor="none", edgecolor=GREY, hatch="///", lw=0, alpha=0.4)
         beside = (domain.cut_nm[1] + domain.high_nm) / 2  # where neither hatch nor much light is
         ax.annotate(
             domain.title, (beside, 0.97), xycoords=ax.get_xaxis_transform(),
