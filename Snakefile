@@ -14,6 +14,7 @@ from pathlib import Path
 from asnlsr.config import PRESETS, PROTOCOLS, Experiment
 from asnlsr.notebook.workspace import Workspace
 
+sys.path.insert(0, workflow.basedir)  # of workflow/plan.py
 PRESET = config.get("preset", "demo")
 DATASET = str(config.get("dataset", "simulated"))
 PROTOCOL = config.get("protocol", "blind")
@@ -123,7 +124,7 @@ wildcard_constraints:
     protocol="|".join(PROTOCOLS),
     recipe="warm|published",
     seed=r"\d+",
-    # a model of the registry and, in the ablation, settings: see asnlsr/results/evidence.py
+    # a model of the registry and, in the ablation, settings: see workflow/plan.py
     variant=r"[a-z0-9-]+(_[a-z_]+=[a-z0-9.-]+)*",
 
 

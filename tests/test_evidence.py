@@ -10,19 +10,12 @@ import torch
 
 from asnlsr.config import Experiment
 from asnlsr.results.evaluate import evaluate
-from asnlsr.results.evidence import (
-    BUDGETS,
-    Results,
-    blind,
-    check_scenes,
-    in_full,
-    plan,
-    read_results,
-    record,
-)
+from asnlsr.results.evidence import Results, blind, in_full, read_results
 from asnlsr.tiles.store import TileSet
 from asnlsr.training.folder import load_run
 from asnlsr.training.run import train
+from workflow.plan import BUDGETS, plan
+from workflow.record_results import check_scenes, record
 from workflow.record_weights import export
 
 MODELS = ["bicubic", "esrt", "bandwise", "snlsr-frozen", "snlsr", "snlsr-unmix", "asnlsr"]

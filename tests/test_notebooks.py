@@ -23,7 +23,7 @@ from asnlsr.models.registry import build
 from asnlsr.notebook.workspace import Workspace, key_of
 from asnlsr.physics import gaussian_psf, unscale
 from asnlsr.results.evaluate import CEILING
-from asnlsr.results.evidence import BUDGETS, FEW, PAIR, SEEDS, trained_to_the_end
+from asnlsr.results.evidence import FEW, PAIR, SEEDS
 from asnlsr.results.tables import AT_ONCE
 from asnlsr.scenes.envi import open_scene
 from asnlsr.scenes.simulator.painting import CODE
@@ -33,6 +33,7 @@ from asnlsr.training.batches import POOL_SPREAD, Tiles
 from asnlsr.training.losses import fidelity
 from asnlsr.training.warm import contrast, transport
 from tests.smoke_book import PAGES, ROOT, smoke_book
+from workflow.plan import BUDGETS, trained_to_the_end
 
 SMOKE = Workspace("smoke")
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))

@@ -223,7 +223,7 @@ def test_time_that_is_left_goes_by_the_pace_so_far(capsys, monkeypatch):
 
 def test_snakefile_needs_no_torch():
     """It reads the registry, the plan and the workspace; torch would cost seconds every time."""
-    code = "import sys, asnlsr.config, asnlsr.results.evidence, asnlsr.notebook.workspace;"
+    code = "import sys, workflow.plan, workflow.record_results;"
     code += "sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     for name in ("Snakefile", "workflow/evidence.smk"):

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from asnlsr.results.evidence import CONTROLS
+from asnlsr.models.registry import MODELS
 
 BOOK = Path("book")
 # Of MathJax only what formulas in TeX need: two thirds of the bundle that has everything.
@@ -73,7 +73,7 @@ def copy_sources(src: Path) -> None:
 def run_times(workflow: Path, chapters: Path) -> str:
     """Return what snakemake measured, in two folders: the sum, and a Markdown row per step."""
     # Further seeds, settings, protocols and recipes are not what `make` does.
-    names = "|".join(CONTROLS)
+    names = "|".join(name for name, entry in MODELS.items() if entry.control)
     further = re.compile(f"_|-s[1-9]|released|zero|{names}|published")
     steps = [path for path in workflow.glob("*.tsv") if not further.search(path.stem)]
     rows, minutes = [], 0.0

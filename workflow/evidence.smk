@@ -1,10 +1,12 @@
-"""The evidence: all systems and controls, many seeds, both protocols; see asnlsr/results/evidence.py.
+"""The evidence: all systems and controls, many seeds, both protocols; see workflow/plan.py.
 
 The long computing may be cut short at any time and goes on with the next call. What is recorded
 in data/results is not computed again.
 """
 
-from asnlsr.results.evidence import SEEDS, check_scenes, plan, read_results
+from asnlsr.results.evidence import SEEDS, read_results
+from workflow.plan import plan
+from workflow.record_results import check_scenes
 
 RESULTS = Path("data/results") / SPACE.root.name
 # Of real scenes one after the other is left out.
@@ -41,7 +43,7 @@ rule results:
     message:
         "Recording what is finished of the evidence"
     shell:
-        "python workflow/record_results.py {params.arguments}"
+        "python -m workflow.record_results {params.arguments}"
 
 
 rule weights:
@@ -52,7 +54,7 @@ rule weights:
     message:
         "Writing what is trained to the end to data/weights"
     shell:
-        "python workflow/record_weights.py {params.arguments}"
+        "python -m workflow.record_weights {params.arguments}"
 
 
 rule sensors:

@@ -1,4 +1,7 @@
-"""Write the trained systems of the table: `record_weights.py PRESET DATASET MODEL...`."""
+"""Write the trained systems of the table.
+
+`python -m workflow.record_weights PRESET DATASET MODEL...`
+"""
 
 import shutil
 import sys
@@ -12,9 +15,9 @@ from asnlsr.files import replacing, sha256
 from asnlsr.models.registry import spec
 from asnlsr.notebook.workspace import Workspace
 from asnlsr.results.evaluate import evaluate
-from asnlsr.results.evidence import trained_to_the_end
 from asnlsr.tiles.store import TileSet
 from asnlsr.training.folder import read_run
+from workflow.plan import trained_to_the_end
 
 WEIGHTS = Path("data/weights")
 
