@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from asnlsr.models.bandwise import FIRST
-from asnlsr.models.data_step import DataStep
+from asnlsr.models.bandwise import FIRST, DataStep
 from asnlsr.models.registry import build
 from asnlsr.physics import degrade, gaussian_psf, log_scale, unscale
 from tests.test_models import count

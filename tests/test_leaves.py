@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from asnlsr.physics import degrade, gaussian_psf, unscale
-from asnlsr.training.leaves import BANDS, dead_leaves
+from asnlsr.training.warm import BANDS, dead_leaves
 
 
 def painted(seed=0, number=3, scale=4, psf=None):

@@ -15,8 +15,7 @@ from asnlsr.models.registry import spec
 from asnlsr.physics import degrade, log_scale, unscale
 from asnlsr.scenes.bands import DOMAINS
 from asnlsr.tiles.store import Pairs, TileSet
-from asnlsr.training.leaves import dead_leaves
-from asnlsr.training.warm import Relighting
+from asnlsr.training.warm import Relighting, dead_leaves
 
 # Random streams of a run, beside its seed. The numbers are in the records: they stay.
 SOURCE, TARGET, MIXED, CROPS, LIGHT, BANDS, LEAVES = range(7)
