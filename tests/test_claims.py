@@ -67,6 +67,10 @@ class Records:
         a, b = ((name, "") if isinstance(name, str) else name for name in (a, b))
         return (table[a] - table[b]).dropna()
 
+    def adversary(self, **which) -> pd.Series:
+        """A-SNLSR minus its control without the adversary."""
+        return self.gap("asnlsr", "snlsr-unmix", **which)
+
     def mean(self, name, **which) -> float:
         """Mean of a method."""
         return self.table(**which)[(name, "") if isinstance(name, str) else name].mean()
@@ -116,9 +120,9 @@ def interval(d: pd.Series) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def is_negligible(d: pd.Series) -> bool:
+def undetected(d: pd.Series) -> bool:
     low, high = interval(d)
-    return low > -NEGLIGIBLE and high < NEGLIGIBLE
+    return low < 0 < high
 
 
 BY_ALL = (("psnr", 1), ("ssim", 1), ("ergas", -1), ("sam_deg", -1))  # and where better lies
@@ -127,26 +131,16 @@ ADAPTING = ("asnlsr", "snlsr-unmix", "snlsr-matched", "snlsr-coral", "snlsr-mmd"
 A_DISTANCE = {"metric": "pad_pixels", "domain": "both"}
 MMD = {"metric": "mmd_pixels", "domain": "both"}
 Check = Callable[[Records], bool]
-CLAIMS: list[tuple[str, str, Check]] = [
-    (
-        "README.md",
-        "Deconvolution gains most of what the networks gain, without training",
-        lambda r: (
+CLAIMS: dict[str, dict[str, Check]] = {
+    "README.md": {
+        "Deconvolution gains most of what the networks gain, without training": lambda r: (
             r.gap("richardson-lucy", "bicubic").mean() > 0.5 * r.gap("bandwise", "bicubic").mean()
         ),
-    ),
-    (
-        "README.md",
-        "33.06 dB, bicubic 32.19 (simulated, SWIR2)",
-        lambda r: (
+        "33.06 dB, bicubic 32.19 (simulated, SWIR2)": lambda r: (
             (f"{r.mean('richardson-lucy'):.2f}", f"{r.mean('bicubic'):.2f}") == ("33.06", "32.19")
         ),
-    ),
-    (
-        "README.md",
         "A network blind to the band leads deconvolution in every simulated test scene and metric |"
-        " 33.38 dB, three seeds",
-        lambda r: (
+        " 33.38 dB, three seeds": lambda r: (
             f"{r.mean('bandwise'):.2f}" == "33.38"
             and len(r.gap("bandwise", "bicubic")) > 0
             and all(
@@ -155,331 +149,180 @@ CLAIMS: list[tuple[str, str, Check]] = [
                 for other in ("richardson-lucy", "back-projection")
             )
         ),
-    ),
-    (
-        "README.md",
-        "The effect of the adversary on PSNR is too small to detect in five pairs",
-        lambda r: (
-            len(r.gap("asnlsr", "snlsr-unmix")) == 5
-            and interval(r.gap("asnlsr", "snlsr-unmix"))[0] < 0
-            and interval(r.gap("asnlsr", "snlsr-unmix"))[1] > 0
+        "The effect of the adversary on PSNR is too small to detect in five pairs": lambda r: (
+            len(r.adversary()) == 5 and undetected(r.adversary())
         ),
-    ),
-    (
-        "README.md",
-        "+0.05 dB (95 %: -0.05 to +0.15) after 2,000 steps; -0.02 dB, ten pairs of 1,000",
-        lambda r: (
-            [f"{d:+.2f}" for d in interval(r.gap("asnlsr", "snlsr-unmix"))] == ["-0.05", "+0.15"]
-            and f"{r.gap('asnlsr', 'snlsr-unmix').mean():.2f}" == "0.05"
-            and f"{r.gap('asnlsr', 'snlsr-unmix', steps=1000).mean():.2f}" == "-0.02"
-            and len(r.gap("asnlsr", "snlsr-unmix", steps=1000)) == 10
+        "+0.05 dB (95 %: -0.05 to +0.15) after 2,000 steps; -0.02 dB, ten pairs of"
+        " 1,000": lambda r: (
+            [f"{d:+.2f}" for d in interval(r.adversary())] == ["-0.05", "+0.15"]
+            and f"{r.adversary().mean():.2f}" == "0.05"
+            and f"{r.adversary(steps=1000).mean():.2f}" == "-0.02"
+            and len(r.adversary(steps=1000)) == 10
         ),
-    ),
-    (
-        "README.md",
-        "13.4 ms; 48.0 ms without CUDA graphs",
-        lambda r: (
+        "13.4 ms; 48.0 ms without CUDA graphs": lambda r: (
             f"{r.gpu['fused', 'asnlsr', 128]:.1f} ms, {r.gpu['eager', 'asnlsr', 128]:.1f}"
             == "13.4 ms, 48.0"
         ),
-    ),
-    (
-        "08_asnlsr_from_scratch",
+    },
+    "08_asnlsr_from_scratch": {
         "At the published $\\gamma$ the discriminator wins: the spectra that $G$ must preserve give"
-        " the domain away.",
-        lambda r: r.mean("asnlsr", **A_DISTANCE) > 1.9,
-    ),
-    (
-        "08_asnlsr_from_scratch",
-        "finds the same order: relighting adds more than the reversal.",
-        lambda r: (
-            r.gap("snlsr-unmix", CUT, steps=2000).mean()
-            > abs(r.gap("asnlsr", "snlsr-unmix").mean())
+        " the domain away.": lambda r: r.mean("asnlsr", **A_DISTANCE) > 1.9,
+        "finds the same order: relighting adds more than the reversal.": lambda r: (
+            r.gap("snlsr-unmix", CUT, steps=2000).mean() > abs(r.adversary().mean())
         ),
-    ),
-    (
-        "09_alignment",
-        "They form separate groups in all three panels.",
-        lambda r: min(r.mean(m, **A_DISTANCE) for m in ("asnlsr", "snlsr-unmix")) > 1.9,
-    ),
-    (
-        "09_alignment",
-        "The classifier finds the domain of a pixel as easily with the adversary as without.",
-        lambda r: abs(r.gap("asnlsr", "snlsr-unmix", **A_DISTANCE).mean()) < 0.05,
-    ),
-    (
-        "10_invariance",
-        "Real scenes agree on average.",
-        lambda r: all(
+    },
+    "09_alignment": {
+        "They form separate groups in all three panels.": lambda r: (
+            min(r.mean(m, **A_DISTANCE) for m in ("asnlsr", "snlsr-unmix")) > 1.9
+        ),
+        "The classifier finds the domain of a pixel as easily with the adversary as"
+        " without.": lambda r: abs(r.adversary(**A_DISTANCE).mean()) < 0.05,
+    },
+    "10_invariance": {
+        "Real scenes agree on average.": lambda r: all(
             r.gap("bandwise", other, scenes="aviris", by="scene").mean() > 0.3
             and len(r.gap("bandwise", other, scenes="aviris", by="scene")) == 7
             for other in ("richardson-lucy", "back-projection")
         ),
-    ),
-    (
-        "intro",
-        "On seven AVIRIS scenes both beat A-SNLSR in every scene.",
-        lambda r: all(
+    },
+    "intro": {
+        "On seven AVIRIS scenes both beat A-SNLSR in every scene.": lambda r: all(
             (r.gap(name, "asnlsr", scenes="aviris", by="scene") > 0).sum() == 7
             for name in ("richardson-lucy", "bandwise")
         ),
-    ),
-    (
-        "11_results",
+        "A-SNLSR gains {glue:text}`gain:.2f` dB over bicubic; its adversary changes that by"
+        " {glue:text}`adversary:+.2f` dB (five pairs of trainings, 95 % interval"
+        " {glue:text}`low:+.2f` to {glue:text}`high:+.2f`), too little to detect.": lambda r: (
+            len(r.adversary()) == 5 and undetected(r.adversary())
+        ),
+        "What carries over is that one encoder unmixes tiles of both ranges: trained on SWIR1"
+        " alone, the same network ends {glue:text}`alone:.1f` dB below bicubic (one"
+        " training).": lambda r: r.mean("snlsr", steps=2000) - r.mean("bicubic") < -4,
+        "**Untrained deconvolution with the known blur gains {glue:text}`lucy:.2f` dB; *bandwise*,"
+        " a network of ours that cannot see which band it works on and so has nothing to adapt,"
+        " gains {glue:text}`best:.2f` dB.**": lambda r: (
+            r.mean("bandwise") > r.mean("richardson-lucy") > r.mean("asnlsr") > r.mean("bicubic")
+        ),
+    },
+    "11_results": {
         "Single runs scatter by {glue:text}`spread_runs:.3f` dB and differences by"
         " {glue:text}`spread_pairs:.3f` dB ({numref}`fig-pairs`, standard deviations): after 2,000"
-        " steps, the two runs of a pair share little of their luck.",
-        lambda r: r.gap("asnlsr", "snlsr-unmix").std() > r.table()["asnlsr", ""].std(),
-    ),
-    (
-        "11_results",
+        " steps, the two runs of a pair share little of their luck.": lambda r: (
+            r.adversary().std() > r.table()["asnlsr", ""].std()
+        ),
         "The published step from SNLSR to A-SNLSR, 1.83 dB, combines a trained encoder, the target"
-        " tiles and the adversary.",
-        lambda r: published("A-SNLSR", "SNLSR") == 1.83,
-    ),
-    (
-        "11_results",
+        " tiles and the adversary.": lambda r: published("A-SNLSR", "SNLSR") == 1.83,
         "The lead over the row SNLSR does reproduce; it reflects target tiles and relighting, and"
-        " little of the adversary.",
-        lambda r: (
+        " little of the adversary.": lambda r: (
             r.gap("asnlsr", "snlsr-frozen").mean() > 0
-            and 5 * r.gap("asnlsr", "snlsr-unmix").mean()
-            < r.gap("snlsr-unmix", CUT, steps=2000).mean()
+            and 5 * r.adversary().mean() < r.gap("snlsr-unmix", CUT, steps=2000).mean()
         ),
-    ),
-    (
-        "appendix_b_what_a_table_measures",
-        "A network with a frozen random encoder stays near its bicubic skip: the published distance"
-        " between SNLSR and A-SNLSR measures more than adaptation.",
-        lambda r: abs(r.gap("snlsr-frozen", "bicubic").mean()) < NEGLIGIBLE,
-    ),
-    (
-        "appendix_b_what_a_table_measures",
-        "Deconvolution with the known blur needs no training and belongs in the table.",
-        lambda r: r.gap("richardson-lucy", "bicubic").mean() > 0.5,
-    ),
-    (
-        "appendix_b_what_a_table_measures",
-        "The peak alone accounts for most of the difference.",
-        lambda r: (
-            0.5
-            < np.subtract(r.peak("blind"), r.peak("as-released"))[1]
-            / np.subtract(r.peak("blind"), r.peak("as-released"))[0]
-            < 1.1
-        ),
-    ),
-    (
-        "appendix_b_what_a_table_measures",
-        "The choice raises SSIM by one to two thousandths and lowers PSNR by one to three"
-        " hundredths of a decibel.",
-        lambda r: all(
-            0.0005 < r.choice(recipe)["val_ssim"] < 0.0025
-            and -0.035 < r.choice(recipe)["val_psnr"] < -0.005
-            for recipe in ("published", "warm")
-        ),
-    ),
-    (
-        "appendix_b_what_a_table_measures",
-        "Every trained network in the table gains more on the source than on the target, so the"
-        " mixed mean overstates the gain on the target.",
-        lambda r: all(
-            r.mean(name, domain="swir1") - r.mean("bicubic", domain="swir1")
-            > r.mean(name) - r.mean("bicubic")
-            for name, setting in r.table()
-            if not setting and name != "bicubic"
-        ),
-    ),
-    (
-        "appendix_c_recipe",
-        "With `published`, {glue:text}`collapsed` of {glue:text}`collapsed_of` runs end with"
-        " collapsed abundances ({numref}`fig-recipes`), level with bicubic.",
-        lambda r: r.collapsed("published").any(),
-    ),
-    (
-        "appendix_c_recipe",
-        "With `warm` none does, and validation PSNR ends {glue:text}`val_gain:.2f` dB higher.",
-        lambda r: not r.collapsed("warm").any(),
-    ),
-    (
-        "11_results",
         "On simulated scenes the adversary changes PSNR by {glue:text}`adversary:+.2f` dB (95 %"
         " interval {glue:text}`adversary_low:+.2f` to {glue:text}`adversary_high:+.2f`,"
-        " {glue:text}`adversary_pairs` pairs of runs of 2,000 steps).",
-        lambda r: r.gap("asnlsr", "snlsr-unmix").index.tolist() == [0, 1, 2, 3, 4],
-    ),
-    (
-        "11_results",
-        "That is not detectable, and five pairs leave room for more than 0.1 dB.",
-        lambda r: (
-            interval(r.gap("asnlsr", "snlsr-unmix"))[0] < 0
-            and interval(r.gap("asnlsr", "snlsr-unmix"))[1] > NEGLIGIBLE
+        " {glue:text}`adversary_pairs` pairs of runs of 2,000 steps).": lambda r: (
+            r.adversary().index.tolist() == [0, 1, 2, 3, 4]
         ),
-    ),
-    (
-        "11_results",
+        "That is not detectable, and five pairs leave room for more than 0.1 dB.": lambda r: (
+            interval(r.adversary())[0] < 0 and interval(r.adversary())[1] > NEGLIGIBLE
+        ),
         "{glue:text}`shorter_pairs` earlier pairs of 1,000 steps give {glue:text}`shorter:+.2f` dB"
         " ({glue:text}`shorter_low:+.2f` to {glue:text}`shorter_high:+.2f`): detectable, and"
-        " negligible.",
-        lambda r: (
-            is_negligible(r.gap("asnlsr", "snlsr-unmix", steps=1000))
-            and interval(r.gap("asnlsr", "snlsr-unmix", steps=1000))[1] < 0
+        " negligible.": lambda r: (
+            interval(r.adversary(steps=1000))[0] > -NEGLIGIBLE
+            and interval(r.adversary(steps=1000))[1] < 0
         ),
-    ),
-    (
-        "11_results",
         "On seven AVIRIS scenes in radiance, each left out of the training once, it is"
         " {glue:text}`adversary_real:+.2f` dB ({glue:text}`adversary_real_low:+.2f` to"
-        " {glue:text}`adversary_real_high:+.2f`, one pair of 500 steps a scene).",
-        lambda r: len(r.gap("asnlsr", "snlsr-unmix", scenes="aviris", by="scene")) == 7,
-    ),
-    (
-        "11_results",
+        " {glue:text}`adversary_real_high:+.2f`, one pair of 500 steps a scene).": lambda r: (
+            len(r.adversary(scenes="aviris", by="scene")) == 7
+        ),
         "There A-SNLSR beats bicubic in six scenes, and falls {glue:text}`beach:.1f` dB below it on"
-        " the seventh, a beach.",
-        lambda r: (
+        " the seventh, a beach.": lambda r: (
             (r.gap("asnlsr", "bicubic", scenes="aviris", by="scene") > 0).sum() == 6
             and r.gap("asnlsr", "bicubic", scenes="aviris", by="scene").idxmin() == "abu-beach-1"
         ),
-    ),
-    (
-        "11_results",
         "Richardson-Lucy lies {glue:text}`lucy_ahead_real:.1f` dB above A-SNLSR in the mean,"
-        " `bandwise` {glue:text}`best_ahead_real:.1f` dB, and both in every scene.",
-        lambda r: all(
+        " `bandwise` {glue:text}`best_ahead_real:.1f` dB, and both in every scene.": lambda r: all(
             (r.gap(name, "asnlsr", scenes="aviris", by="scene") > 0).all()
             for name in ("richardson-lucy", "bandwise")
         ),
-    ),
-    (
-        "11_results",
         "`bandwise` lies {glue:text}`best_ahead:.2f` dB above A-SNLSR on simulated scenes, and"
-        " untrained Richardson-Lucy {glue:text}`lucy_ahead:.2f` dB.",
-        lambda r: (
+        " untrained Richardson-Lucy {glue:text}`lucy_ahead:.2f` dB.": lambda r: (
             r.gap("bandwise", "asnlsr").mean() > r.gap("richardson-lucy", "asnlsr").mean() > 0
         ),
-    ),
-    (
-        "11_results",
         "After 1,000 steps nearly all of the gain comes from **relighting**, an ingredient of our"
         " recipe that the paper does not have: it moves the bands of a source tile towards the"
         " spectrum of a target tile ([](appendix_c_recipe)), and adds {glue:text}`part_3:+.2f` dB"
-        " ({numref}`fig-waterfall`).",
-        lambda r: (
+        " ({numref}`fig-waterfall`).": lambda r: (
             r.gap("snlsr-unmix", CUT, steps=1000).mean()
             > 0.9 * r.gap("asnlsr", "bicubic", steps=1000).mean()
         ),
-    ),
-    (
-        "11_results",
         "With its encoder frozen, as in the script released for the row SNLSR, the network adds"
         " {glue:text}`part_0:+.2f` dB, and with the encoder trained on the source"
-        " {glue:text}`part_1:+.2f` dB more.",
-        lambda r: abs(r.gap("snlsr", "bicubic", steps=1000).mean()) < NEGLIGIBLE,
-    ),
-    (
-        "11_results",
-        "Unmixing the target tiles as well adds {glue:text}`part_2:+.2f` dB, the adversary"
-        " {glue:text}`part_4:+.2f` dB.",
-        lambda r: (
-            abs(r.gap(CUT, "snlsr", steps=1000).mean()) < NEGLIGIBLE
-            and r.gap("asnlsr", "snlsr-unmix", steps=1000).mean() < 0
+        " {glue:text}`part_1:+.2f` dB more.": lambda r: (
+            abs(r.gap("snlsr", "bicubic", steps=1000).mean()) < NEGLIGIBLE
         ),
-    ),
-    (
-        "11_results",
+        "Unmixing the target tiles as well adds {glue:text}`part_2:+.2f` dB, the adversary"
+        " {glue:text}`part_4:+.2f` dB.": lambda r: (
+            abs(r.gap(CUT, "snlsr", steps=1000).mean()) < NEGLIGIBLE
+            and r.adversary(steps=1000).mean() < 0
+        ),
         "There the network that has seen only the source is {glue:text}`sharper:.1f` dB better in"
         " SWIR1 than after 1,000 steps, and {glue:text}`lost:.1f` dB worse than the frozen one in"
-        " SWIR2.",
-        lambda r: (
+        " SWIR2.": lambda r: (
             r.mean("snlsr", steps=2000, domain="swir1")
             > r.mean("snlsr", domain="swir1", steps=1000)
             and r.gap("snlsr", "snlsr-frozen", steps=2000).mean() < -4
         ),
-    ),
-    (
-        "11_results",
         "Target tiles close the gap: unmixing them with the same encoder brings"
         " {glue:text}`long_2:+.1f` dB, relighting {glue:text}`long_3:+.2f` dB, the adversary"
-        " {glue:text}`long_4:+.2f` dB in this pair.",
-        lambda r: (
+        " {glue:text}`long_4:+.2f` dB in this pair.": lambda r: (
             abs(r.mean(CUT, steps=2000) - r.mean("bicubic")) < 0.15
             and r.gap("snlsr-unmix", CUT, steps=2000).mean() > 0.5
         ),
-    ),
-    (
-        "11_results",
         "Trained on the source alone for 2,000 steps with the faster recipe, the network ends 4 dB"
-        " below bicubic in SWIR2 (one seed).",
-        lambda r: -5 < r.mean("snlsr", steps=2000) - r.mean("bicubic") < -4,
-    ),
-    (
-        "11_results",
+        " below bicubic in SWIR2 (one seed).": lambda r: (
+            -5 < r.mean("snlsr", steps=2000) - r.mean("bicubic") < -4
+        ),
         "At $\\gamma = 1$ MMD² falls from {glue:text}`way_mmd_pixels_0:.2f` to"
         " {glue:text}`way_mmd_pixels_3:.2f` and PSNR changes by {glue:text}`way_psnr_3:+.2f` dB in"
-        " the mean of three seeds ({numref}`fig-sweep`).",
-        lambda r: (
+        " the mean of three seeds ({numref}`fig-sweep`).": lambda r: (
             r.gap(("asnlsr", "reversal=1.0"), "snlsr-unmix", steps=1000).mean() < -NEGLIGIBLE
             and r.gap(("asnlsr", "reversal=1.0"), "snlsr-unmix", steps=1000, **MMD).mean() < 0
         ),
-    ),
-    (
-        "11_results",
         "CORAL and MMD change PSNR by {glue:text}`way_psnr_4:+.2f` and {glue:text}`way_psnr_5:+.2f`"
-        " dB.",
-        lambda r: all(
+        " dB.": lambda r: all(
             abs(r.gap(name, "snlsr-unmix", steps=1000).mean()) < NEGLIGIBLE
             for name in ("snlsr-coral", "snlsr-mmd")
         ),
-    ),
-    (
-        "11_results",
         "Matched bands, which equalise the spectra *before* the encoder, by arithmetic alone, bring"
         " {glue:text}`way_psnr_6:+.2f` dB, with an interval that just reaches zero; their"
-        " A-distance and MMD² were not measured.",
-        lambda r: (
+        " A-distance and MMD² were not measured.": lambda r: (
             r.gap("snlsr-matched", "snlsr-unmix", steps=1000).mean() > NEGLIGIBLE
             and -0.05 < interval(r.gap("snlsr-matched", "snlsr-unmix", steps=1000))[0] < 0.05
         ),
-    ),
-    (
-        "11_results",
         "The recorded runs of 1,000 steps fail this rule for A-SNLSR: after 2,000 steps with the"
-        " faster recipe it ends {glue:text}`longer_gain:.2f` dB higher on the target.",
-        lambda r: r.mean("asnlsr") - r.mean("asnlsr", steps=1000) > 0.05,
-    ),
-    (
-        "11_results",
+        " faster recipe it ends {glue:text}`longer_gain:.2f` dB higher on the target.": lambda r: (
+            r.mean("asnlsr") - r.mean("asnlsr", steps=1000) > 0.05
+        ),
         "Two pairs of 8,000 steps with the earlier recipe, trained on a GPU, end"
         " {glue:text}`long_gain:.2f` dB higher still, level with Richardson-Lucy, and their"
         " adversary changes PSNR by {glue:text}`long_first:+.2f` and {glue:text}`long_second:+.2f`"
-        " dB.",
-        lambda r: all(
+        " dB.": lambda r: all(
             0 < r.long["asnlsr", s] - r.long["snlsr-unmix", s] < 0.1
             and abs(r.long["asnlsr", s] - r.mean("richardson-lucy")) < NEGLIGIBLE
             for s in (1, 2)
         ),
-    ),
-    (
-        "11_results",
         "Even then A-SNLSR lies {glue:text}`long_behind:.2f` dB below `bandwise` after 1,000"
-        " steps.",
-        lambda r: max(r.long.values()) < r.mean("bandwise"),
-    ),
-    (
-        "11_results",
+        " steps.": lambda r: max(r.long.values()) < r.mean("bandwise"),
         "Among the baselines SRFormer leads here and ESRT in the paper, and RCAM comes last in"
-        " both. Here SRFormer also beats A-SNLSR.",
-        lambda r: (
+        " both. Here SRFormer also beats A-SNLSR.": lambda r: (
             r.mean("srformer") > max(r.mean(name) for name in ("esrt", "rcam", "asnlsr"))
             and r.mean("rcam") < r.mean("esrt")
             and published("ESRT", "SRFormer") > 0 > published("RCAM", "SRFormer")
         ),
-    ),
-    (
-        "11_results",
         "SSIM, ERGAS and SAM agree with PSNR that deconvolution beats every network that adapts in"
-        " this table, and that `bandwise` beats deconvolution.",
-        lambda r: all(
+        " this table, and that `bandwise` beats deconvolution.": lambda r: all(
             sign * r.gap(better, worse, metric=metric).mean() > 0
             for metric, sign in BY_ALL
             for better, worse in [
@@ -487,78 +330,71 @@ CLAIMS: list[tuple[str, str, Check]] = [
                 *(("richardson-lucy", name) for name in ADAPTING),
             ]
         ),
-    ),
-    (
-        "11_results",
         "The printed gain of 1.93 dB over bicubic is {glue:text}`total:.2f` dB here with recipe"
-        " `warm`.",
-        lambda r: (
+        " `warm`.": lambda r: (
             published("A-SNLSR", "Bicubic") == 1.93 and r.mean("asnlsr") - r.mean("bicubic") < 1
         ),
-    ),
-    (
-        "11_results",
         "With the published recipe, after {glue:text}`published_steps` steps, it is"
         " {glue:text}`published_gain:+.2f` dB, and {glue:text}`collapsed` of"
-        " {glue:text}`collapsed_of` runs ended with collapsed abundances.",
-        lambda r: r.mean("asnlsr", recipe="published", steps=1000) - r.mean("bicubic") < NEGLIGIBLE,
-    ),
-    (
-        "11_results",
-        "A-SNLSR trails the best of the three baselines.",
-        lambda r: r.gap("srformer", "asnlsr").mean() > 0,
-    ),
-    (
-        "11_results",
+        " {glue:text}`collapsed_of` runs ended with collapsed abundances.": lambda r: (
+            r.mean("asnlsr", recipe="published", steps=1000) - r.mean("bicubic") < NEGLIGIBLE
+        ),
+        "A-SNLSR trails the best of the three baselines.": lambda r: (
+            r.gap("srformer", "asnlsr").mean() > 0
+        ),
         "The adversary of A-SNLSR adds 0.05 dB in five pairs of 2,000 steps, an effect too small to"
-        " detect, and takes 0.02 dB in ten pairs of 1,000.",
-        lambda r: (
-            round(r.gap("asnlsr", "snlsr-unmix", steps=1000).mean(), 2) == -0.02
-            and round(r.gap("asnlsr", "snlsr-unmix").mean(), 2) == 0.05
-            and interval(r.gap("asnlsr", "snlsr-unmix"))[0] < 0
+        " detect, and takes 0.02 dB in ten pairs of 1,000.": lambda r: (
+            round(r.adversary(steps=1000).mean(), 2) == -0.02
+            and round(r.adversary().mean(), 2) == 0.05
+            and undetected(r.adversary())
         ),
-    ),
-    (
-        "intro",
-        "A-SNLSR gains {glue:text}`gain:.2f` dB over bicubic; its adversary changes that by"
-        " {glue:text}`adversary:+.2f` dB (five pairs of trainings, 95 % interval"
-        " {glue:text}`low:+.2f` to {glue:text}`high:+.2f`), too little to detect.",
-        lambda r: (
-            len(r.gap("asnlsr", "snlsr-unmix")) == 5
-            and interval(r.gap("asnlsr", "snlsr-unmix"))[0] < 0
+    },
+    "appendix_b_what_a_table_measures": {
+        "A network with a frozen random encoder stays near its bicubic skip: the published distance"
+        " between SNLSR and A-SNLSR measures more than adaptation.": lambda r: (
+            abs(r.gap("snlsr-frozen", "bicubic").mean()) < NEGLIGIBLE
         ),
-    ),
-    (
-        "intro",
-        "What carries over is that one encoder unmixes tiles of both ranges: trained on SWIR1"
-        " alone, the same network ends {glue:text}`alone:.1f` dB below bicubic (one training).",
-        lambda r: r.mean("snlsr", steps=2000) - r.mean("bicubic") < -4,
-    ),
-    (
-        "intro",
-        "**Untrained deconvolution with the known blur gains {glue:text}`lucy:.2f` dB; *bandwise*,"
-        " a network of ours that cannot see which band it works on and so has nothing to adapt,"
-        " gains {glue:text}`best:.2f` dB.**",
-        lambda r: (
-            r.mean("bandwise") > r.mean("richardson-lucy") > r.mean("asnlsr") > r.mean("bicubic")
+        "Deconvolution with the known blur needs no training and belongs in the table.": lambda r: (
+            r.gap("richardson-lucy", "bicubic").mean() > 0.5
         ),
-    ),
-    (
-        "appendix_c_recipe",
+        "The peak alone accounts for most of the difference.": lambda r: (
+            0.5
+            < np.subtract(r.peak("blind"), r.peak("as-released"))[1]
+            / np.subtract(r.peak("blind"), r.peak("as-released"))[0]
+            < 1.1
+        ),
+        "The choice raises SSIM by one to two thousandths and lowers PSNR by one to three"
+        " hundredths of a decibel.": lambda r: all(
+            0.0005 < r.choice(recipe)["val_ssim"] < 0.0025
+            and -0.035 < r.choice(recipe)["val_psnr"] < -0.005
+            for recipe in ("published", "warm")
+        ),
+        "Every trained network in the table gains more on the source than on the target, so the"
+        " mixed mean overstates the gain on the target.": lambda r: all(
+            r.mean(name, domain="swir1") - r.mean("bicubic", domain="swir1")
+            > r.mean(name) - r.mean("bicubic")
+            for name, setting in r.table()
+            if not setting and name != "bicubic"
+        ),
+    },
+    "appendix_c_recipe": {
+        "With `published`, {glue:text}`collapsed` of {glue:text}`collapsed_of` runs end with"
+        " collapsed abundances ({numref}`fig-recipes`), level with bicubic.": lambda r: r.collapsed(
+            "published"
+        ).any(),
+        "With `warm` none does, and validation PSNR ends {glue:text}`val_gain:.2f` dB"
+        " higher.": lambda r: not r.collapsed("warm").any(),
         "Without relighting both networks lose about 0.4 dB, nearly all of what they gain over"
-        " bicubic ({numref}`fig-taken`).",
-        lambda r: all(
+        " bicubic ({numref}`fig-taken`).": lambda r: all(
             0.35 < -r.gap((name, "relight=0.0"), name, steps=1000).mean() < 0.45
             and abs(r.gap((name, "relight=0.0"), "bicubic", steps=1000).mean()) < NEGLIGIBLE
             for name in ("asnlsr", "snlsr-unmix")
         ),
-    ),
-    (
-        "appendix_c_recipe",
-        "Without relighting the control then loses 0.74 dB (one pair).",
-        lambda r: [f"{d:.2f}" for d in r.gap("snlsr-unmix", CUT, steps=2000)] == ["0.74"],
-    ),
-]
+        "Without relighting the control then loses 0.74 dB (one pair).": lambda r: (
+            [f"{d:.2f}" for d in r.gap("snlsr-unmix", CUT, steps=2000)] == ["0.74"]
+        ),
+    },
+}
 
 
 def published(a: str, b: str) -> float:
@@ -584,22 +420,19 @@ def records() -> Records:
 
 
 @pytest.mark.parametrize(
-    ("page", "sentence", "holds"), CLAIMS, ids=[f"{page}: {said[:50]}" for page, said, _ in CLAIMS]
+    ("page", "sentence"),
+    [(page, sentence) for page, claims in CLAIMS.items() for sentence in claims],
 )
-def test_sentence_holds(page, sentence, holds, records):
+def test_sentence_holds(page, sentence, records):
     assert sentence in text(page), f"{page} says no longer: {sentence}"
+    holds = CLAIMS[page][sentence]
     assert holds(records), f"the records no longer bear out, in {page}: {sentence}"
 
 
 @pytest.mark.parametrize("page", ["11_results", "intro", "appendix_c_recipe"])
 def test_every_sentence_with_a_number_of_the_records_is_held(page):
-    settled = re.sub(r"<<SETTLE.*?>>", "", text(page))
-    sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z*#\[])", settled)
-    held = [said for name, said, _ in CLAIMS if name == page]
+    assert "<<SETTLE" not in text(page)  # the mark of a sentence whose evidence is still to come
+    sentences = re.split(r"(?<=[.!?])\s+(?=[A-Z*#\[])", text(page))
+    held = CLAIMS[page]
     free = [one for one in sentences if "{glue:text}" in one and not any(s in one for s in held)]
     assert free == []
-
-
-@pytest.mark.parametrize("page", ["11_results", "intro", "appendix_c_recipe"])
-def test_nothing_is_left_to_settle(page):
-    assert "<<SETTLE" not in text(page)
