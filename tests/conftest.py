@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from asnlsr.scenes.envi import write_scene
+from asnlsr.scenes.envi import open_scene, write_scene
 from asnlsr.tiles.prepare import prepare
 from asnlsr.tiles.store import TileSet, make_split, write_split
 from tests import chromium
@@ -34,6 +34,12 @@ def make_scene(
         radiance[spoilt[0]] = spoilt[1]
     write_scene(hdr, [radiance], radiance.shape, np.linspace(*nm, channels), **fields)
     return hdr
+
+
+def read(hdr):
+    """Open a scene and read all of it."""
+    scene = open_scene(hdr)
+    return scene, scene.read_rows(0, scene.rows)
 
 
 @pytest.fixture(scope="session")

@@ -236,7 +236,8 @@ def changed_split(tiny_split, tmp_path):
 
 
 def test_split_that_does_not_fit(refused, changed_split):
-    for role, tiles, word in (("val", ["moon/0/0"], "moon/0/0"), ("source_train", [], "source_")):
+    absent = ["moon/1/1", "moon/0/0"], "2 of its tiles, such as moon/0/0"
+    for role, tiles, word in (("val", *absent), ("source_train", [], "source_")):
         changed_split(**{role: tiles})
         refused("train linear TILES --split split.json --out run", "split.json", word)
 

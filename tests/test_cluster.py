@@ -16,6 +16,7 @@ import pytest
 
 from asnlsr.notebook.workspace import ROOT
 from asnlsr.results.evaluate import CEILING
+from tests.chromium import wait_until
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 RUNS = Path("data/simulated-smoke/runs")
@@ -49,13 +50,6 @@ def free_ports(count: int) -> list[int]:
     for held in sockets:
         held.close()
     return ports
-
-
-def wait_until(true, seconds: float, what: str) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.1)
 
 
 def slurm(*arguments: str) -> str:
@@ -100,7 +94,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             log = (folder / f"{command[0]}.log").open("w")
             daemons.append(subprocess.Popen(command, stdout=log, stderr=log))
             time.sleep(1)
-        wait_until(lambda: "idle" in slurm("sinfo", "-h", "-o", "%T"), 60, "an idle node")
+        wait_until(lambda: "idle" in slurm("sinfo", "-h", "-o", "%T"), 60)
         yield folder
     finally:
         for daemon in reversed(daemons):
@@ -148,7 +142,7 @@ def training_job(model: str) -> str | None:
 def test_killed_job_is_finished_by_the_next_call(clone, start):
     first = start()
     run = clone / RUNS / "asnlsr-blind-warm-s0"
-    wait_until(lambda: (run / "last.ckpt").exists() or first.poll(), 900, "the first checkpoint")
+    wait_until(lambda: (run / "last.ckpt").exists() or first.poll(), 900)
     job = training_job("asnlsr")
     assert job, (clone / "log").read_text()[-4000:]
     slurm("scancel", job)

@@ -11,7 +11,6 @@ import torch
 from asnlsr.config import Experiment
 from asnlsr.results.evaluate import evaluate
 from asnlsr.results.evidence import Results, blind, in_full, read_results
-from asnlsr.tiles.store import TileSet
 from asnlsr.training.folder import load_run
 from asnlsr.training.run import train
 from workflow.plan import BUDGETS, plan
@@ -95,14 +94,13 @@ def test_rows_in_full_are_the_longest_with_all_seeds():
 
 
 @pytest.fixture
-def measured(tiny_tiles, tiny_split, tmp_path):
+def measured(tiny_set, tmp_path):
     """Make a finished, measured run of bicubic with a seed; return the folder and a function."""
-    tiles = TileSet(tiny_tiles, tiny_split)
 
     def make(seed):
         experiment = Experiment("bicubic", "smoke", seed=seed)
-        run = train(experiment, tiles, tmp_path / "made/runs" / experiment.name)
-        evaluate([run], tiles, progress=False).to_csv(run / "metrics.csv", index=False)
+        run = train(experiment, tiny_set, tmp_path / "made/runs" / experiment.name)
+        evaluate([run], tiny_set, progress=False).to_csv(run / "metrics.csv", index=False)
         return run
 
     return tmp_path / "made", make
@@ -181,16 +179,16 @@ def test_results_on_other_scenes_are_not_mixed(measured, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def run(tiny_tiles, tiny_split, tmp_path_factory):
+def run(tiny_set, tmp_path_factory):
     out = tmp_path_factory.mktemp("reference") / "run"
     short = {"steps": 2, "warmup_steps": 2, "log_every": 2}
     experiment = Experiment("asnlsr", "smoke", settings=short)
-    return train(experiment, TileSet(tiny_tiles, tiny_split), out)
+    return train(experiment, tiny_set, out)
 
 
 @pytest.fixture(scope="module")
-def exported(run, tiny_tiles, tiny_split):
-    export(run, TileSet(tiny_tiles, tiny_split), run.parent / "exported")
+def exported(run, tiny_set):
+    export(run, tiny_set, run.parent / "exported")
     return run.parent / "exported"
 
 
@@ -206,8 +204,8 @@ def test_weights_take_half_the_space_and_give_the_same_image(run, exported):
     assert not torch.equal(found, truth)
 
 
-def test_card_tells_the_numbers_that_the_weights_reach(exported, tiny_tiles, tiny_split):
-    metrics = evaluate([exported], TileSet(tiny_tiles, tiny_split), progress=False)
+def test_card_tells_the_numbers_that_the_weights_reach(exported, tiny_set):
+    metrics = evaluate([exported], tiny_set, progress=False)
     psnr = metrics.query("domain == 'swir2' and metric == 'psnr'")["value"].mean()
     card = (exported / "README.md").read_text()
     assert f"PSNR {psnr:.2f} dB" in card

@@ -11,7 +11,6 @@ from asnlsr.device import StepGraphs, _Recorded, device_of, float32_products, fu
 from asnlsr.models.registry import MODELS, build
 from asnlsr.models.sanl import abundance_attention
 from asnlsr.results.evaluate import predict
-from asnlsr.tiles.store import TileSet
 from asnlsr.training.folder import load_run
 from asnlsr.training.module import SuperResolutionTraining
 from asnlsr.training.run import train
@@ -31,19 +30,16 @@ class Unrecorded(StepGraphs):
 
 
 @pytest.mark.parametrize("model", ["asnlsr", "bandwise"])
-def test_gradients_of_a_graph_are_those_of_a_step(
-    model, tiny_tiles, tiny_split, tmp_path, monkeypatch
-):
-    tiles = TileSet(tiny_tiles, tiny_split)
+def test_gradients_of_a_graph_are_those_of_a_step(model, tiny_set, tmp_path, monkeypatch):
     settings = {key: SMALL[key] for key in SMALL if MODELS[model].unmixes or "warmup" not in key}
     experiment = Experiment(model, "smoke", settings=settings)
-    plain = train(experiment, tiles, tmp_path / "plain", progress=False, device="cpu")
+    plain = train(experiment, tiny_set, tmp_path / "plain", progress=False, device="cpu")
     monkeypatch.setattr(
         SuperResolutionTraining,
         "on_train_start",
         lambda self: setattr(self, "_graphs", Unrecorded(self._objective, self.network)),
     )
-    graphed = train(experiment, tiles, tmp_path / "graphed", progress=False, device="cpu")
+    graphed = train(experiment, tiny_set, tmp_path / "graphed", progress=False, device="cpu")
     a, b = (load_file(folder / "weights.safetensors") for folder in (plain, graphed))
     for key in a:
         torch.testing.assert_close(a[key], b[key], rtol=1e-5, atol=1e-6, msg=key)
@@ -111,29 +107,27 @@ class TestOnAGpu:
 
     @pytest.mark.parametrize("graphs", ["off", "plain", "fused"])
     @pytest.mark.parametrize("model", ["snlsr-unmix", "asnlsr", "bandwise"])
-    def test_short_training(self, model, graphs, tiny_tiles, tiny_split, tmp_path):
-        tiles = TileSet(tiny_tiles, tiny_split)
+    def test_short_training(self, model, graphs, tiny_set, tmp_path):
         warm = {"warmup_steps": 30} if MODELS[model].unmixes else {}
         sizes = {"steps": 100, "log_every": 50} | warm
         psnr = {}
         for device in ("cpu", "cuda"):
             given = sizes | ({"graphs": graphs} if device == "cuda" else {})
             out = tmp_path / device
-            train(Experiment(model, "smoke", settings=given), tiles, out, progress=False,
-                  device=device)  # fmt: skip
+            experiment = Experiment(model, "smoke", settings=given)
+            train(experiment, tiny_set, out, progress=False, device=device)
             network, record = load_run(out, "cpu")
-            val = tiles.pairs("val", "swir1")
+            val = tiny_set.pairs("val", "swir1")
             error = (predict(network, val.lr) - val.hr).square().mean()
             psnr[device] = float(-10 * error.log10())
             assert record["device"].startswith(device)
         assert abs(psnr["cuda"] - psnr["cpu"]) < 0.05
 
-    def test_dropout_of_a_graph_is_that_of_its_step(self, tiny_tiles, tiny_split, tmp_path):
-        tiles = TileSet(tiny_tiles, tiny_split)
+    def test_dropout_of_a_graph_is_that_of_its_step(self, tiny_set, tmp_path):
         ends = []
         for graphs in ("off", "plain"):
             experiment = Experiment("asnlsr", "smoke", settings=SMALL | {"graphs": graphs})
-            out = train(experiment, tiles, tmp_path / graphs, progress=False, device="cuda")
+            out = train(experiment, tiny_set, tmp_path / graphs, progress=False, device="cuda")
             ends.append(load_file(out / "weights.safetensors"))
         for key, value in ends[0].items():
             torch.testing.assert_close(value, ends[1][key], rtol=1e-3, atol=1e-4, msg=key)

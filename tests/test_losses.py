@@ -8,11 +8,7 @@ import torch
 from asnlsr.models.registry import build
 from asnlsr.physics import log_scale
 from asnlsr.training.losses import ALIGNMENTS, coral, fidelity, log_errors, training_losses
-
-
-def cube(*spectrum):
-    """One pixel with this spectrum."""
-    return torch.tensor(spectrum, dtype=torch.float32)[None, :, None, None]
+from tests.test_metrics import cube
 
 
 def test_fidelity_by_hand():

@@ -1,12 +1,11 @@
 """SRFormer: its parts against plain forms, and how it starts."""
 
-import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from asnlsr.models.registry import build
-from asnlsr.models.srformer import Block, PermutedAttention, from_windows, to_windows
+from asnlsr.models.srformer import Block, from_windows, to_windows
 
 
 def test_windows_are_the_squares_of_the_image():
@@ -16,7 +15,7 @@ def test_windows_are_the_squares_of_the_image():
     assert torch.equal(from_windows(windows, 12, 18), image)
 
 
-def plain_attention(block, x, mask=None):
+def plain_attention(block, x, mask):
     """Query by query and cell by cell, as the paper says; `mask` is (windows, 36, 9)."""
     q = x @ block.q.weight.T + block.q.bias
     kv = x @ block.kv.weight.T + block.kv.bias
@@ -33,30 +32,15 @@ def plain_attention(block, x, mask=None):
         for head in range(block.heads):
             part = slice(16 * head, 16 * head + 16)
             logits = (k[:, :, part] @ q[:, i, part, None])[..., 0] / 4 + block.bias[entry, head]
-            if mask is not None:
-                logits = logits + mask[:, i].repeat(len(x) // len(mask), 1)
+            logits = logits + mask[:, i].repeat(len(x) // len(mask), 1)
             out[:, i, part] = (logits.softmax(-1)[:, None] @ v[:, :, part])[:, 0]
     return out @ block.out.weight.T + block.out.bias
-
-
-@pytest.mark.parametrize("masked", [False, True])
-def test_attention_equals_the_plain_form(masked):
-    torch.manual_seed(0)
-    block, x = PermutedAttention(96, 6), torch.randn(8, 36, 96)
-    nn.init.normal_(block.bias)
-    mask = -3 * torch.rand(4, 36, 9) if masked else None  # two images of four windows
-    ours = block(x, mask.transpose(1, 2)[:, None] if masked else None)
-    assert torch.allclose(ours, plain_attention(block, x, mask), atol=1e-5)
-
-
-def test_mask_of_the_checkpoints_size_is_the_buffer():
-    block = Block(96, 6, shifted=True, drop=0)
-    assert torch.equal(block.mask_for(36, 36)[:, 0].transpose(1, 2), block.mask)
 
 
 def test_shifted_block_equals_the_plain_form():
     torch.manual_seed(0)
     block, x = Block(96, 6, shifted=True, drop=0).eval(), torch.randn(2, 18, 12, 96)
+    nn.init.normal_(block.attention.bias)
     mask = block.mask_for(18, 12)[:, 0].transpose(1, 2)
     y = block.norm1(x).roll((-3, -3), (1, 2))
     y = from_windows(plain_attention(block.attention, to_windows(y), mask), 18, 12)

@@ -10,10 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asnlsr.tiles.prepare import prepare
-from asnlsr.tiles.store import make_split, write_split
 from tests import test_fetch
-from tests.conftest import make_scene
 
 KILLS = int(os.environ.get("ASNLSR_KILLS", "0"))  # of every verb: make torture; else one of two
 TIMED = {"run.json", "last.ckpt"}  # hold how long it took
@@ -46,27 +43,26 @@ def tree(folder):
 
 
 @pytest.fixture(scope="module")
-def ready(tmp_path_factory):
-    """Scenes, tiles, a split and a run: what the verbs work on."""
-    folder = tmp_path_factory.mktemp("ready")
-    scenes = [make_scene(folder / f"scene-{k}.hdr", seed=k) for k in range(4)]
-    prepare(scenes, folder / "tiles", tile=64, progress=False)
-    write_split(make_split(folder / "tiles"), folder / "split.json")
-    tiles = ["--tiles", folder / "tiles", "--split", folder / "split.json"]
-    finished(["train", "bicubic", *tiles, "--preset", "smoke"], folder / "run")
-    return folder
+def ready(tiny_scenes, tiny_tiles, tiny_split, tmp_path_factory):
+    """Scenes, the options that name tiles and split, and a run: what the verbs work on."""
+    tiles, run = (
+        ["--tiles", tiny_tiles, "--split", tiny_split],
+        tmp_path_factory.mktemp("run") / "r",
+    )
+    finished(["train", "bicubic", *tiles, "--preset", "smoke"], run)
+    return tiny_scenes, tiles, run
 
 
 def arguments_of(verb, ready, url):
     """Return what a verb is called with, and the name of its output."""
-    tiles = ["--tiles", ready / "tiles", "--split", ready / "split.json"]
+    scenes, tiles, run = ready
     steps = ["--set", "steps=20", "--set", "log_every=5", "--set", "batch=2"]
     return {
         "simulate": (["--scenes", 2, "--size", "64x64"], "scenes"),
-        "prepare": ([*sorted(ready.glob("*.hdr")), "--tile", 64], "tiles"),
+        "prepare": ([*scenes, "--tile", 64], "tiles"),
         "train": (["bandwise", *tiles, "--preset", "smoke", *steps], "run"),
-        "evaluate": ([ready / "run", *tiles], "metrics.csv"),
-        "upscale": ([ready / "scene-0.hdr", "--run", ready / "run"], "hr.hdr"),
+        "evaluate": ([run, *tiles], "metrics.csv"),
+        "upscale": ([scenes[0], "--run", run], "hr.hdr"),
         "fetch": (["--url", url], "published"),
     }[verb]
 

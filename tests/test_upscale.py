@@ -18,22 +18,21 @@ from asnlsr.scenes.bands import BinnedScene, SceneBands
 from asnlsr.scenes.degrade import degrade_scene
 from asnlsr.scenes.envi import open_scene, write_scene
 from asnlsr.scenes.windows import OVERLAP, WINDOW, enlarged_rows, ramps, spans
-from asnlsr.tiles.store import TileSet
 from asnlsr.training.folder import load_run
 from asnlsr.training.run import train
 from asnlsr.upscale import LEAST, in_pieces, upscale
-from tests.conftest import assert_refused, make_scene, smooth_radiance
+from tests.conftest import assert_refused, make_scene, read, smooth_radiance
 from tests.test_envi import MAP
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_tiles, tiny_split, tmp_path_factory):
+def runs(tiny_set, tmp_path_factory):
     """Two methods without weights, and a network for 30 bands after a single step."""
     folder = tmp_path_factory.mktemp("runs")
     for model in ("bicubic", "bicubic-centred", "esrt"):
         settings = {"steps": 1} if model == "esrt" else {}
         experiment = Experiment(model, "smoke", settings=settings)
-        train(experiment, TileSet(tiny_tiles, tiny_split), folder / model, progress=False)
+        train(experiment, tiny_set, folder / model, progress=False)
     return folder
 
 
@@ -44,11 +43,6 @@ def lr(tmp_path_factory):
         tmp_path_factory.mktemp("lr") / "field.hdr", 20, 17,
         map_info=MAP, acquisition_time="noon", degraded_by=4, fwhm=[6] * 151,
     )  # fmt: skip
-
-
-def read(hdr):
-    scene = open_scene(hdr)
-    return scene, scene.read_rows(0, scene.rows)
 
 
 def files(folder):
@@ -383,18 +377,6 @@ def test_unmixed_is_the_whole_scene(tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-5)
     # Means of windows would not do: the upper one is darker.
     assert (z[0, :96].mean() - z[0].mean()).abs() > 0.01
-
-
-@pytest.mark.parametrize(("model", "unmixes"), [("snlsr", True), ("esrt", False)])
-def test_one_window_is_the_network_itself(tmp_path, model, unmixes):
-    bands, z = scene_bands(tmp_path, 17, 20, 60)
-    torch.manual_seed(0)
-    network = build(model).eval()
-    function, strips = in_pieces(network, bands, group=30, unmixes=unmixes)
-    (found,) = enlarged_rows(function, strips, z.shape, 4)
-    with torch.no_grad():
-        expected = torch.cat([network(part[None]).sr[0] for part in torch.split(z, 30)])
-    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_very_large_scene_is_not_unmixed_at_once(tmp_path, monkeypatch):
