@@ -3,6 +3,7 @@
 import ast
 import math
 import re
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -17,13 +18,12 @@ from scipy import stats
 from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 
-from asnlsr.config import Experiment
+from asnlsr.config import Experiment, setting
 from asnlsr.metrics import mmd, pixels
 from asnlsr.models.registry import build
 from asnlsr.notebook.workspace import Workspace, key_of
 from asnlsr.physics import gaussian_psf, unscale
 from asnlsr.results.evaluate import CEILING
-from asnlsr.results.evidence import FEW, PAIR, SEEDS
 from asnlsr.results.tables import AT_ONCE
 from asnlsr.scenes.envi import open_scene
 from asnlsr.scenes.simulator.painting import CODE
@@ -33,7 +33,7 @@ from asnlsr.training.batches import POOL_SPREAD, Tiles
 from asnlsr.training.losses import fidelity
 from asnlsr.training.warm import contrast, transport
 from tests.smoke_book import PAGES, ROOT, smoke_book
-from workflow.plan import BUDGETS, trained_to_the_end
+from workflow.plan import trained_to_the_end
 
 SMOKE = Workspace("smoke")
 CHAPTERS = sorted((ROOT / "book").glob("*.ipynb"))
@@ -707,19 +707,13 @@ def recorded(table: str) -> pd.DataFrame:
     return pd.read_csv(path)
 
 
-def seed_means(model: str, *settings: str, short=None) -> pd.Series:
-    """Mean over target tiles of the runs that the plan calls trained to the end, by seed.
-
-    Where they are not recorded, or with `short`, of those of 1,000 steps.
-    """
+def seed_means(model: str, *settings: str, short: bool = False) -> pd.Series:
+    """Mean over target tiles of the runs trained to the end or, with `short`, for 1,000 steps."""
     rows = recorded("metrics").query("domain == 'swir2' and metric == 'psnr'")
-    planned = [trained_to_the_end(model, seed=seed, texts=settings).name for seed in range(10)]
-    older = [name.replace(f"steps={BUDGETS.get(model)}", "").replace("__", "_") for name in planned]
-    older = [name.replace(f"{model}_-", f"{model}-") for name in older]
-    seeds = range(SEEDS if model in PAIR else FEW)
-    plan = {trained_to_the_end(model, seed=seed).name for seed in seeds}
-    short = not plan <= set(rows["run"]) if short is None else short
-    rows = rows[rows["run"].isin(older if short else planned)]
+    whole = [trained_to_the_end(model, seed=seed, texts=settings) for seed in range(10)]
+    given = dict(map(setting, settings))
+    runs = [replace(run, settings=given) for run in whole] if short else whole
+    rows = rows[rows["run"].isin([run.name for run in runs])]
     return rows.groupby("seed")["value"].mean()
 
 
