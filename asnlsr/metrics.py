@@ -8,9 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.image import (
-    error_relative_global_dimensionless_synthesis as ergas,
-)
+from torchmetrics.functional.image import error_relative_global_dimensionless_synthesis as ergas
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from asnlsr.physics import unscale

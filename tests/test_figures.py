@@ -10,13 +10,7 @@ import pandas as pd
 import pytest
 from matplotlib.contour import ContourSet
 
-from asnlsr.notebook.figures import (
-    DOMAIN_COLOUR,
-    domain_contours,
-    gain_strips,
-    mark_domains,
-    panel,
-)
+from asnlsr.notebook.figures import DOMAIN_COLOUR, domain_contours, gain_strips, mark_domains, panel
 from asnlsr.scenes.bands import DOMAINS, false_colour
 from tests.smoke_book import ROOT
 

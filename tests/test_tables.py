@@ -6,14 +6,7 @@ from urllib.parse import unquote
 import pandas as pd
 import pytest
 
-from asnlsr.results.tables import (
-    COLUMNS,
-    formatted,
-    latex,
-    results_table,
-    seed_table,
-    sortable,
-)
+from asnlsr.results.tables import COLUMNS, formatted, latex, results_table, seed_table, sortable
 
 
 def metrics(**values):

@@ -25,11 +25,7 @@ _Place = tuple[str, int, int]  # scene, row0, col0
 
 
 def import_tiles(
-    folder: Path,
-    out: Path,
-    splits: Sequence[Path] = (),
-    force: bool = False,
-    progress: bool = True,
+    folder: Path, out: Path, splits: Sequence[Path] = (), force: bool = False, progress: bool = True
 ) -> None:
     """Convert tiles of the release: ``out/swir1.zarr``, ``out/swir2.zarr`` and JSON splits.
 

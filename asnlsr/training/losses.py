@@ -59,10 +59,7 @@ ALIGN_EVERY = 3  # every third pixel of a crop: MMD compares all pairs
 
 
 def training_losses(
-    output: SuperResolution,
-    batch: dict[str, Tensor],
-    super_resolve: bool = True,
-    align: str = "",
+    output: SuperResolution, batch: dict[str, Tensor], super_resolve: bool = True, align: str = ""
 ) -> dict[str, Tensor]:
     """Return the terms of the training objective; their sum is minimised.
 

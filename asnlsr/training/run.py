@@ -109,11 +109,7 @@ def train(
 
 
 def _fit(
-    module: SuperResolutionTraining,
-    run: RunFolder,
-    progress: bool,
-    accelerator: str,
-    devices: int,
+    module: SuperResolutionTraining, run: RunFolder, progress: bool, accelerator: str, devices: int
 ) -> None:
     """Take the training steps, from the last checkpoint on."""
     precision, steps = module.config.precision, len(module.tiles.batches)
