@@ -1,3 +1,5 @@
+"""The benchmark of 36 sensors (`make sensors`)."""
+
 import pandas as pd
 import pytest
 
