@@ -107,45 +107,36 @@ def measured(tiny_set, tmp_path):
 
 
 def test_record_holds_what_is_there_and_names_what_is_missing(measured, tmp_path):
-    made, make = measured
+    (made, make), results = measured, tmp_path / "results"
     wanted = [f"bicubic-blind-warm-s{seed}" for seed in range(3)]
     run = make(0)
-    assert record(made, wanted, tmp_path / "results", "make evidence").missing == [
-        "bicubic-blind-warm-s1",
-        "bicubic-blind-warm-s2",
-    ]
+    assert record(made, wanted, results, "make evidence").missing == wanted[1:]
     # The next piece, in a clone that no longer has the first run.
     shutil.rmtree(run)
     make(1)
-    assert record(made, wanted, tmp_path / "results", "x").missing == ["bicubic-blind-warm-s2"]
-    assert list(read_results(tmp_path / "results").runs) == [
-        "bicubic-blind-warm-s0",
-        "bicubic-blind-warm-s1",
-    ]
-    metrics = pd.read_csv(tmp_path / "results/metrics.csv.gz")
+    assert record(made, wanted, results, "x").missing == wanted[2:]
+    assert list(read_results(results).runs) == wanted[:2]
+    metrics = pd.read_csv(results / "metrics.csv.gz")
     expected = pd.read_csv(made / "runs/bicubic-blind-warm-s1/metrics.csv")
     for seed in (0, 1):
         found = metrics[(metrics["seed"] == seed) & (metrics["metric"] == "psnr")]["value"]
         truth = expected[expected["metric"] == "psnr"]["value"]
         assert found.tolist() == pytest.approx(truth.tolist(), rel=1e-5)  # bicubic has no seed
-    document = json.loads((tmp_path / "results/runs.json").read_text())
-    assert document["missing"] == ["bicubic-blind-warm-s2"]
-    assert document["runs"]["bicubic-blind-warm-s1"]["seed"] == 1
-    assert "cores" in document["runs"]["bicubic-blind-warm-s1"]["machine"]
+    document = json.loads((results / "runs.json").read_text())
+    assert document["missing"] == wanted[2:]
+    assert document["runs"][wanted[1]]["seed"] == 1
+    assert "cores" in document["runs"][wanted[1]]["machine"]
 
 
 def test_record_of_unchanged_results_is_the_same_bytes(measured, tmp_path):
     made, make = measured
     make(0)
-    folder, wanted = tmp_path / "results", ["bicubic-blind-warm-s0"]
-    before, after = (
-        (
-            record(made, wanted, folder, "x").missing,
-            [p.read_bytes() for p in sorted(folder.iterdir())],
-        )
-        for _ in range(2)
-    )
-    assert before == after
+
+    def recorded_bytes():
+        missing = record(made, ["bicubic-blind-warm-s0"], tmp_path / "results", "x").missing
+        return missing, [path.read_bytes() for path in sorted((tmp_path / "results").iterdir())]
+
+    assert recorded_bytes() == recorded_bytes()
 
 
 def test_unfinished_run_is_missing(measured, tmp_path):
