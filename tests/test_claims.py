@@ -408,9 +408,11 @@ def records() -> Records:
     return Records()
 
 
+EACH = [(page, sentence) for page, claims in CLAIMS.items() for sentence in claims]
+
+
 @pytest.mark.parametrize(
-    ("page", "sentence"),
-    [(page, sentence) for page, claims in CLAIMS.items() for sentence in claims],
+    ("page", "sentence"), EACH, ids=[f"{page}: {said[:50]}" for page, said in EACH]
 )
 def test_sentence_holds(page, sentence, records):
     assert sentence in text(page), f"{page} says no longer: {sentence}"
