@@ -243,8 +243,8 @@ CLAIMS: dict[str, dict[str, Check]] = {
             r.gap("bandwise", "asnlsr").mean() > r.gap("richardson-lucy", "asnlsr").mean() > 0
         ),
         "After 1,000 steps nearly all of the gain comes from **relighting**, an ingredient of our"
-        " recipe that the paper does not have: it moves the bands of a source tile towards the"
-        " spectrum of a target tile ([](appendix_c_recipe)), and adds {glue:text}`part_3:+.2f` dB"
+        " recipe that the paper does not have: it moves the spectra of a source tile towards"
+        " those of a target tile ([](08_asnlsr_from_scratch)), and adds {glue:text}`part_3:+.2f` dB"
         " ({numref}`fig-waterfall`).": lambda r: (
             r.gap("snlsr-unmix", CUT, steps=1000).mean()
             > 0.9 * r.gap("asnlsr", "bicubic", steps=1000).mean()
