@@ -119,8 +119,6 @@ help: ## this list
 	@echo
 	@echo "Options: PRESET=smoke|demo|paper (now $(PRESET)), PROTOCOL=blind|as-released (now $(PROTOCOL)), SEEDS=1..5 of the evidence (now $(SEEDS)), SCENES_NAME=... of your own (now $(SCENES_NAME)), CLUSTER=slurm, PYTHON=python3.x"
 
-.venv/elsewhere:
-	rm -rf .venv
 .PHONY: .venv/elsewhere
 
 .venv/stamp: EXTRAS = book
@@ -128,7 +126,7 @@ help: ## this list
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	@echo "Installing the packages of constraints.txt into .venv: a minute or two, 2 GB of disk; then $(or $(MAKECMDGOALS),the book)."
 	@echo "All in all, the first time: `sed -n 's/^make  .*: about/about/p' README.md`."
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv --clear .venv
 	@$(PIP) uv || true
 	$(INSTALL)
 	@touch $@

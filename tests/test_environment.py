@@ -193,7 +193,7 @@ def make(tmp_path):
 
 def test_environment_of_another_checkout_is_made_anew(make):
     assert "-m venv" not in make("lab")
-    assert "rm -rf .venv\n" in make("lab", made_in="/elsewhere")
+    assert "-m venv --clear .venv\n" in make("lab", made_in="/elsewhere")
 
 
 def test_home_that_cannot_be_written_to(make, tmp_path):
