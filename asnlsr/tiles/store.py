@@ -60,6 +60,8 @@ def open_tiles(tiles: Path, domain: str) -> xr.Dataset:
         store: xr.Dataset = xr.open_zarr(path, chunks=None, consolidated=False, zarr_format=2)
         fits = all(store[name].dims == ("tile", "band", *dims) for name, dims in DIMS.items())
         fits &= np.asarray(store.attrs["psf"], float).shape == (SIZE, SIZE)
+        scale, rest = divmod(store.sizes["y"], store.sizes["y_lr"])
+        fits &= not rest and store.sizes["x"] == scale * store.sizes["x_lr"]
         fits &= store.attrs["border"] in ("scene", "zero") and len(tile_ids(store)) > 0
         fits &= bool(np.isfinite(store["lr"][0, 0].to_numpy()).all())  # truth stays unread
         if not fits:
