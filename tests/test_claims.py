@@ -64,6 +64,11 @@ class Records:
         """A-SNLSR minus its control without the adversary."""
         return self.gap("asnlsr", "snlsr-unmix", **which)
 
+    def source_only(self) -> pd.Series:
+        """SNLSR trained for 2,000 steps without target tiles, minus bicubic."""
+        table = self.table(steps=2000)
+        return table["snlsr", ""].dropna() - self.mean("bicubic")
+
     def mean(self, name, **which) -> float:
         """Mean of a method."""
         return self.table(**which)[(name, "") if isinstance(name, str) else name].mean()
@@ -188,8 +193,10 @@ CLAIMS: dict[str, dict[str, Check]] = {
             len(r.adversary()) == 5 and undetected(r.adversary())
         ),
         "What carries over is that one encoder unmixes tiles of both ranges: trained on SWIR1"
-        " alone, the same network ends {glue:text}`alone:.1f` dB below bicubic (one"
-        " training).": lambda r: r.mean("snlsr", steps=2000) - r.mean("bicubic") < -4,
+        " alone, the same network ends {glue:text}`alone_least:.1f` to {glue:text}`alone_most:.1f`"
+        " dB below bicubic (three trainings).": lambda r: (
+            len(r.source_only()) == 3 and r.source_only().max() < 0
+        ),
         "**Untrained deconvolution with the known blur gains {glue:text}`lucy:.2f` dB; *bandwise*,"
         " a network of ours that cannot see which band it works on and so has nothing to adapt,"
         " gains {glue:text}`best:.2f` dB.**": lambda r: (
@@ -260,22 +267,23 @@ CLAIMS: dict[str, dict[str, Check]] = {
             and r.adversary(steps=1000).mean() < 0
         ),
         "There the network that has seen only the source is {glue:text}`sharper:.1f` dB better in"
-        " SWIR1 than after 1,000 steps, and {glue:text}`lost:.1f` dB worse than the frozen one in"
-        " SWIR2.": lambda r: (
+        " SWIR1 than after 1,000 steps, and {glue:text}`lost:.1f` dB worse than bicubic in SWIR2, in"
+        " the mean of three seeds, which lose {glue:text}`lost_least:.1f` to"
+        " {glue:text}`lost_most:.1f` dB.": lambda r: (
             r.mean("snlsr", steps=2000, domain="swir1")
             > r.mean("snlsr", domain="swir1", steps=1000)
-            and r.gap("snlsr", "snlsr-frozen", steps=2000).mean() < -4
+            and len(r.source_only()) == 3
+            and r.source_only().max() < 0
         ),
         "Target tiles close the gap: unmixing them with the same encoder brings"
         " {glue:text}`long_2:+.1f` dB, relighting {glue:text}`long_3:+.2f` dB, the adversary"
-        " {glue:text}`long_4:+.2f` dB in this pair.": lambda r: (
+        " {glue:text}`long_4:+.2f` dB.": lambda r: (
             abs(r.mean(CUT, steps=2000) - r.mean("bicubic")) < 0.15
             and r.gap("snlsr-unmix", CUT, steps=2000).mean() > 0.5
         ),
-        "Trained on the source alone for 2,000 steps with the faster recipe, the network ends 4 dB"
-        " below bicubic in SWIR2 (one seed).": lambda r: (
-            -5 < r.mean("snlsr", steps=2000) - r.mean("bicubic") < -4
-        ),
+        "Trained on the source alone for 2,000 steps with the faster recipe, the network ends"
+        " {glue:text}`lost_least:.1f` to {glue:text}`lost_most:.1f` dB below bicubic in SWIR2"
+        " (three seeds).": lambda r: r.source_only().max() < 0,
         "At $\\gamma = 1$ MMD² falls from {glue:text}`way_mmd_pixels_0:.2f` to"
         " {glue:text}`way_mmd_pixels_3:.2f` and PSNR changes by {glue:text}`way_psnr_3:+.2f` dB in"
         " the mean of three seeds ({numref}`fig-sweep`).": lambda r: (
