@@ -64,10 +64,10 @@ class Records:
         """A-SNLSR minus its control without the adversary."""
         return self.gap("asnlsr", "snlsr-unmix", **which)
 
-    def source_only(self) -> pd.Series:
-        """SNLSR trained for 2,000 steps without target tiles, minus bicubic."""
-        table = self.table(steps=2000)
-        return table["snlsr", ""].dropna() - self.mean("bicubic")
+    def longer(self, name) -> pd.Series:
+        """What trainings of 2,000 steps gain over bicubic."""
+        column = (name, "") if isinstance(name, str) else name
+        return self.table(steps=2000)[column].dropna() - self.mean("bicubic")
 
     def mean(self, name, **which) -> float:
         """Mean of a method."""
@@ -192,10 +192,12 @@ CLAIMS: dict[str, dict[str, Check]] = {
         " {glue:text}`low:+.2f` to {glue:text}`high:+.2f`), too little to detect.": lambda r: (
             len(r.adversary()) == 5 and undetected(r.adversary())
         ),
-        "What carries over is that one encoder unmixes tiles of both ranges: trained on SWIR1"
-        " alone, the same network ends {glue:text}`alone_least:.1f` to {glue:text}`alone_most:.1f`"
-        " dB below bicubic (three trainings).": lambda r: (
-            len(r.source_only()) == 3 and r.source_only().max() < 0
+        "What carries the skill over is {term}`relighting`, an augmentation of ours that moves the"
+        " spectra of the sharp tiles towards those of the target: without it the same network ends"
+        " {glue:text}`cut_least:.1f` to {glue:text}`cut_most:.1f` dB below bicubic, trained on"
+        " SWIR1 alone {glue:text}`alone_least:.1f` to {glue:text}`alone_most:.1f` dB below it"
+        " (three trainings each).": lambda r: all(
+            len(found) == 3 and found.max() < 0 for found in (r.longer("snlsr"), r.longer(CUT))
         ),
         "**Untrained deconvolution with the known blur gains {glue:text}`lucy:.2f` dB; *bandwise*,"
         " a network of ours that cannot see which band it works on and so has nothing to adapt,"
@@ -211,7 +213,7 @@ CLAIMS: dict[str, dict[str, Check]] = {
         ),
         "The published step from SNLSR to A-SNLSR, 1.83 dB, combines a trained encoder, the target"
         " tiles and the adversary.": lambda r: published("A-SNLSR", "SNLSR") == 1.83,
-        "The lead over the row SNLSR does reproduce; it reflects target tiles and relighting, and"
+        "The lead over the row SNLSR does reproduce; it reflects relighting, and"
         " little of the adversary.": lambda r: (
             r.gap("asnlsr", "snlsr-frozen").mean() > 0
             and 5 * r.adversary().mean() < r.gap("snlsr-unmix", CUT, steps=2000).mean()
@@ -267,23 +269,34 @@ CLAIMS: dict[str, dict[str, Check]] = {
             and r.adversary(steps=1000).mean() < 0
         ),
         "There the network that has seen only the source is {glue:text}`sharper:.1f` dB better in"
-        " SWIR1 than after 1,000 steps, and {glue:text}`lost:.1f` dB worse than bicubic in SWIR2, in"
-        " the mean of three seeds, which lose {glue:text}`lost_least:.1f` to"
-        " {glue:text}`lost_most:.1f` dB.": lambda r: (
+        " SWIR1 than after 1,000 steps, and in SWIR2 {glue:text}`lost_least:.1f` to"
+        " {glue:text}`lost_most:.1f` dB worse than bicubic (three seeds).": lambda r: (
             r.mean("snlsr", steps=2000, domain="swir1")
             > r.mean("snlsr", domain="swir1", steps=1000)
-            and len(r.source_only()) == 3
-            and r.source_only().max() < 0
+            and len(r.longer("snlsr")) == 3
+            and r.longer("snlsr").max() < 0
         ),
-        "Target tiles close the gap: unmixing them with the same encoder brings"
-        " {glue:text}`long_2:+.1f` dB, relighting {glue:text}`long_3:+.2f` dB, the adversary"
-        " {glue:text}`long_4:+.2f` dB.": lambda r: (
-            abs(r.mean(CUT, steps=2000) - r.mean("bicubic")) < 0.15
-            and r.gap("snlsr-unmix", CUT, steps=2000).mean() > 0.5
+        "Unmixing target tiles with the same encoder changes this by {glue:text}`long_2:+.1f` dB in"
+        " the mean, in one seed for the worse; all three runs stay below bicubic, by"
+        " {glue:text}`cut_least:.1f` to {glue:text}`cut_most:.1f` dB.": lambda r: (
+            (r.gap(CUT, "snlsr", steps=2000) < 0).tolist().count(True) == 1
+            and len(r.longer(CUT)) == 3
+            and r.longer(CUT).max() < 0
+        ),
+        "The adversary adds {glue:text}`long_4:+.2f` dB.": lambda r: undetected(r.adversary()),
+        "It adds {glue:text}`long_3:+.2f` dB ({glue:text}`long_3_low:+.2f` to"
+        " {glue:text}`long_3_high:+.2f`), in every seed, and all five runs with it end above"
+        " bicubic.": lambda r: (
+            interval(r.gap("snlsr-unmix", CUT, steps=2000))[0] > 0
+            and (r.gap("snlsr-unmix", CUT, steps=2000) > 0).all()
+            and len(r.longer("snlsr-unmix")) == 5
+            and r.longer("snlsr-unmix").min() > 0
         ),
         "Trained on the source alone for 2,000 steps with the faster recipe, the network ends"
         " {glue:text}`lost_least:.1f` to {glue:text}`lost_most:.1f` dB below bicubic in SWIR2"
-        " (three seeds).": lambda r: r.source_only().max() < 0,
+        " (three seeds).": lambda r: r.longer("snlsr").max() < 0,
+        "With target tiles unmixed it still ends below bicubic; with relighting, above"
+        " it.": lambda r: r.longer(CUT).max() < 0 < r.longer("snlsr-unmix").min(),
         "At $\\gamma = 1$ MMD² falls from {glue:text}`way_mmd_pixels_0:.2f` to"
         " {glue:text}`way_mmd_pixels_3:.2f` and PSNR changes by {glue:text}`way_psnr_3:+.2f` dB in"
         " the mean of three seeds ({numref}`fig-sweep`).": lambda r: (
@@ -387,8 +400,11 @@ CLAIMS: dict[str, dict[str, Check]] = {
             and abs(r.gap((name, "relight=0.0"), "bicubic", steps=1000).mean()) < NEGLIGIBLE
             for name in ("asnlsr", "snlsr-unmix")
         ),
-        "Without relighting the control then loses 0.74 dB (one pair).": lambda r: (
-            [f"{d:.2f}" for d in r.gap("snlsr-unmix", CUT, steps=2000)] == ["0.74"]
+        "Without relighting the control then loses 1.2 dB and ends below bicubic (three"
+        " pairs).": lambda r: (
+            f"{r.gap('snlsr-unmix', CUT, steps=2000).mean():.1f}" == "1.2"
+            and len(r.longer(CUT)) == 3
+            and r.longer(CUT).max() < 0
         ),
     },
 }
