@@ -45,10 +45,8 @@ def tree(folder):
 @pytest.fixture(scope="module")
 def ready(tiny_scenes, tiny_tiles, tiny_split, tmp_path_factory):
     """Scenes, the options that name tiles and split, and a run: what the verbs work on."""
-    tiles, run = (
-        ["--tiles", tiny_tiles, "--split", tiny_split],
-        tmp_path_factory.mktemp("run") / "r",
-    )
+    tiles = ["--tiles", tiny_tiles, "--split", tiny_split]
+    run = tmp_path_factory.mktemp("run") / "r"
     finished(["train", "bicubic", *tiles, "--preset", "smoke"], run)
     return tiny_scenes, tiles, run
 
