@@ -99,8 +99,8 @@ test: .venv/test ## style, types and the whole test suite, the chapters at prese
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 fuzz: .venv/test ## thousands of damaged files of every kind that is read, for an hour
-	ASNLSR_FUZZ=5000 .venv/bin/python -m pytest -q tests/test_envi.py -k fuzz
-	ASNLSR_FUZZ=2000 .venv/bin/python -m pytest -q tests/test_fuzz.py
+	ASNLSR_FUZZ=15000 .venv/bin/python -m pytest -q tests/test_envi.py -k fuzz
+	ASNLSR_FUZZ=6000 .venv/bin/python -m pytest -q tests/test_fuzz.py
 
 torture: .venv/test ## kills every command at random moments, fills its disk; then the same command again
 	ASNLSR_KILLS=20 .venv/bin/python -m pytest -q tests/test_torture.py
