@@ -45,6 +45,8 @@ PAGES += map(str, sorted(Path("book/drawings").glob("*.svg")))
 
 # The commands below are those beside this Python, whatever the caller's PATH says.
 os.environ["PYTHONUTF8"] = "1"  # whatever the locale
+# Keep the memory that a process frees: it is asked for again at the next step (glibc).
+os.environ |= {"MALLOC_TRIM_THRESHOLD_": str(2**31), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 os.environ["ASNLSR_LINES"] = "1"  # jobs side by side: no bars that write over each other
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
 
