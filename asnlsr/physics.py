@@ -27,7 +27,8 @@ def unscale(z: Array) -> Array:
     """Return the radiance of z, the inverse of `log_scale` above its floor."""
     if isinstance(z, Tensor):
         return (z * SPAN).add_(float(np.log(FLOOR))).exp_()
-    radiance: Array = np.exp(z * SPAN + np.log(FLOOR)).astype(np.float32)
+    exponent = torch.from_numpy(np.asarray(z * SPAN)).double()  # torch takes all threads
+    radiance: Array = exponent.add_(float(np.log(FLOOR))).exp_().float().numpy()
     return radiance
 
 

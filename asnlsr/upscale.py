@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -26,8 +25,8 @@ from asnlsr.scenes.bands import BANDS, BinnedScene, SceneBands, quick_look
 from asnlsr.scenes.degrade import resampled_fields
 from asnlsr.scenes.envi import Scene, check_output, open_scene, write_header
 from asnlsr.scenes.windows import (
+    LARGE,
     OVERLAP,
-    WIDE,
     WINDOW,
     Network,
     Shape,
@@ -39,14 +38,20 @@ from asnlsr.training.folder import load_run
 
 logger = logging.getLogger(__name__)
 LEAST = 16  # low-resolution pixels a side, of what the networks take
-Blocks = Callable[[int], Iterator[NDArray[np.float32]]]
+Blocks = Callable[[int], Iterator[Tensor]]
 
 # Low-resolution pixels that an encoder takes at once, in 1 GB. Its gates look at means and maxima
 # over all that it is given, so that in windows abundances would depend on the window.
 _WHOLE = 400_000
 
 
-def in_pieces(network: Any, bands: SceneBands, group: int, unmixes: bool) -> tuple[Network, Strips]:  # noqa: ANN401
+def in_pieces(
+    network: Any,  # noqa: ANN401
+    bands: SceneBands,
+    group: int,
+    unmixes: bool,
+    rows: int = WINDOW[0],
+) -> tuple[Network, Strips]:
     """Return a function of windows (1, any, h, w) and the strips to take them from.
 
     A network that unmixes does so for the whole scene first, unless that is very large.
@@ -60,15 +65,17 @@ def in_pieces(network: Any, bands: SceneBands, group: int, unmixes: bool) -> tup
         Bands that it takes at a time.
     unmixes : bool
         Whether it has an encoder.
+    rows : int
+        Of a strip.
     """
     whole = unmixes and bands.scene.rows * bands.scene.cols <= _WHOLE
 
     def strips(starts: Sequence[int]) -> Iterator[Tensor]:
         if whole:
             both = _unmixed(network, bands, group)
-            yield from (both[:, start : start + WINDOW] for start in starts)
+            yield from (both[:, start : start + rows] for start in starts)
         else:
-            for strip in bands.strips(starts, WINDOW, 0):
+            for strip in bands.strips(starts, rows, 0):
                 yield log_scale(torch.from_numpy(strip))
 
     def super_resolve(window: Tensor) -> Tensor:
@@ -130,15 +137,15 @@ def upscale(hdr: Path, run: Path, out: Path, progress: bool = True, force: bool 
     fields = _header_fields(bands, run, network, record)
     img, png = out.with_suffix(".img"), out.with_suffix(".png")
     shape, group = (size, scene.rows, scene.cols), size if model.any_bands else BANDS
-    width = WIDE if model.any_bands else WINDOW
-    pieces = in_pieces(network, bands, group, model.unmixes)
-    blocks = partial(enlarged_rows, *pieces, shape, scale, width=width)
+    window = LARGE if model.any_bands else WINDOW
+    pieces = in_pieces(network, bands, group, model.unmixes, window[0])
+    blocks = partial(enlarged_rows, *pieces, shape, scale, window=window)
     with locked(img):
         mine = out.is_file() and fields[_IDENTITY].encode() in out.read_bytes()
         keep(*[out] * (not mine), beside=[img, png], force=force or mine)
         if not (mine and img.exists()):
             part = _part(out, fields[_IDENTITY])
-            _write_pixels(part, img, blocks, shape, scale, progress)
+            _write_pixels(part, img, blocks, shape, scale, window[0], progress)
             for old in (img, png):  # never beside a header that is not theirs
                 old.unlink(missing_ok=True)
             with replacing(out) as new_hdr:
@@ -184,7 +191,7 @@ def _header_fields(
     if len(bands.centres_nm) == scene.channels:
         fields["bbl"] = scene.usable.astype(int).tolist()
     made_from = [sha256(file) for file in (run / "weights.safetensors", scene.hdr, scene.img)]
-    identity = [made_from, record["model"], record["config"], fields, WINDOW, WIDE, OVERLAP]
+    identity = [made_from, record["model"], record["config"], fields, WINDOW, LARGE, OVERLAP]
     fields[_IDENTITY] = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     return fields
 
@@ -200,11 +207,11 @@ def _part(out: Path, identity: str) -> Path:
 
 
 def _write_pixels(
-    part: Path, img: Path, blocks: Blocks, shape: Shape, scale: int, progress: bool
+    part: Path, img: Path, blocks: Blocks, shape: Shape, scale: int, rows: int, progress: bool
 ) -> None:
     """Write the pixels of the output to ``part``, or what is missing of them."""
     # A block ends where the next row of windows begins; a half one is made again.
-    starts = [start for start, _ in spans(shape[1])]
+    starts = [start for start, _ in spans(shape[1], rows)]
     ends = [4 * scale**2 * shape[0] * shape[2] * row for row in [*starts[1:], shape[1]]]
     present = part.stat().st_size if part.exists() else 0
     check_space(img, ends[-1] - present)
@@ -217,11 +224,11 @@ def _write_pixels(
         file.truncate(ends[first - 1] if first else 0)
         try:
             for block in blocks(first):
-                for z in np.split(block, range(_WRITE_ROWS, block.shape[1], _WRITE_ROWS), 1):
-                    radiance = np.moveaxis(unscale(z), 0, -1)
+                for z in torch.split(block, _WRITE_ROWS, 1):
+                    radiance = np.moveaxis(unscale(z.numpy()), 0, -1).astype("<f4", "C")
                     if not np.isfinite(radiance).all():
                         raise ValueError(f"{img}: not all finite; train the network again")
-                    file.write(np.ascontiguousarray(radiance, dtype="<f4").data)
+                    file.write(radiance.data)
                 file.flush()
                 bar.update()
         except ValueError:  # comes of the scene: who goes on would end there again

@@ -182,9 +182,9 @@ def test_what_is_left_is_gone_on_with(runs, tall, unbroken, tmp_path, monkeypatc
     pixels, firsts, enlarged = unbroken["hr.img"], [], module.enlarged_rows
     assert left.read_bytes() == pixels[: left.stat().st_size] != b""
 
-    def noted(*arguments, width):
+    def noted(*arguments, window):
         firsts.append(arguments[-1])
-        return enlarged(*arguments, width=width)
+        return enlarged(*arguments, window=window)
 
     monkeypatch.setattr(module, "enlarged_rows", noted)
     for size in (left.stat().st_size, 0, 432 * ROW_BYTES, 432 * ROW_BYTES - 1, 800 * ROW_BYTES):
@@ -307,7 +307,7 @@ def test_windows_cover_a_side_without_a_seam(length):
     assert along[-1][1] == length
     for start, stop in along:
         assert start % 6 == 0
-        assert LEAST <= stop - start <= WINDOW
+        assert LEAST <= stop - start <= WINDOW[0]
     for (_, stop), (start, _) in itertools.pairwise(along):
         assert stop - start >= OVERLAP
     for ramp in ramps(along):
@@ -328,7 +328,7 @@ class Local(torch.nn.Module):
 
 def enlarged(network, z, first=0):
     def strips(starts):
-        return (z[:, start : start + WINDOW] for start in starts)
+        return (z[:, start : start + WINDOW[0]] for start in starts)
 
     return list(enlarged_rows(network, strips, z.shape, 4, first))
 

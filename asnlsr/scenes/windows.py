@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-WINDOW = 96  # low-resolution pixels a side that a network sees at once
-WIDE = 192  # columns, of a network that works through the bands in parts and so needs less memory
+WINDOW = (96, 96)  # low-resolution rows and columns that a network sees at once
+LARGE = (120, 192)  # of a network that works through the bands in parts and so needs less memory
 OVERLAP = 24  # of neighbours, at least
 
 # Windows start at multiples of this, so that the pooling of SNLSR and ESRT and the attention
@@ -23,7 +22,7 @@ Network = Callable[[Tensor], Tensor]
 Strips = Callable[[Sequence[int]], Iterator[Tensor]]
 
 
-def spans(length: int, window: int = WINDOW, overlap: int = OVERLAP) -> list[Span]:
+def spans(length: int, window: int = WINDOW[0], overlap: int = OVERLAP) -> list[Span]:
     """Return starts and stops of the windows along a side, spread evenly from end to end.
 
     Examples
@@ -59,8 +58,13 @@ def ramps(along: Sequence[Span], overlap: int = OVERLAP, scale: int = 4) -> list
 
 @torch.no_grad()
 def enlarged_rows(
-    network: Network, strips: Strips, shape: Shape, scale: int, first: int = 0, width: int = WINDOW
-) -> Iterator[NDArray[np.float32]]:
+    network: Network,
+    strips: Strips,
+    shape: Shape,
+    scale: int,
+    first: int = 0,
+    window: tuple[int, int] = WINDOW,
+) -> Iterator[Tensor]:
     """Super-resolve a scene and yield its rows in blocks, each final: (bands, any, cols) of z.
 
     Parameters
@@ -68,17 +72,17 @@ def enlarged_rows(
     network : callable
         From a window (1, any, h, w) to (1, bands, r h, r w).
     strips : callable
-        From first rows to what windows are cut from, `WINDOW` rows of it each: (any, rows, cols).
+        From first rows to what windows are cut from, so many rows of it each: (any, rows, cols).
     shape : tuple of int
         Bands of the output, rows and columns of the low-resolution scene.
     scale : int
         r.
     first : int
         Row of windows whose block comes first; the blocks do not depend on it.
-    width : int
-        Columns of a window.
+    window : (int, int)
+        Rows and columns that the network sees at once.
     """
-    rows, cols = spans(shape[1]), spans(shape[2], width)
+    rows, cols = spans(shape[1], window[0]), spans(shape[2], window[1])
     row_ramps, col_ramps = ramps(rows, scale=scale), ramps(cols, scale=scale)
     # Rows of windows that reach into the first block come before it.
     begin = next(n for n, (_, stop) in enumerate(rows) if stop > rows[first][0])
@@ -91,7 +95,8 @@ def enlarged_rows(
             sr = network(strip[None, :, :, left:right])[0]
             sr *= row_ramps[n][:, None] * ramp
             blended[:, :, scale * left : scale * right] += sr
+            del sr  # before the next one comes
         done = scale * ((rows[n + 1][0] if n + 1 < len(rows) else stop) - start)
         if n >= first:
-            yield blended[:, :done].numpy()
+            yield blended[:, :done]
         blended = blended[:, done:].clone()
