@@ -230,8 +230,7 @@ def test_search_finds_sections_and_shows_excerpts(browser):
     browser.get((HTML / "search.html").as_uri() + "?q=endmember")
     found = "return [...document.querySelectorAll('#search-results li')].map(li => [li.innerText,"
     found += " li.querySelector('p.context a')?.href])"
-    wait_until(lambda: browser.execute_script(found), 10)
-    results = browser.execute_script(found)
+    results = wait_until(lambda: browser.execute_script(found), 10)
     assert all("endmember" in text.lower() for text, _ in results)
     (section,) = [link for _, link in results if link and "06_unmixing.html#" in link]
     page, anchor = section.split("#")
