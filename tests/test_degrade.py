@@ -8,6 +8,7 @@ from asnlsr.physics import degrade
 from asnlsr.scenes.bands import BinnedScene
 from asnlsr.scenes.degrade import degrade_scene
 from asnlsr.scenes.envi import open_scene, write_scene
+from asnlsr.scenes.header import RADIANCE, REFLECTANCE
 from asnlsr.tiles.store import open_tiles
 from tests.conftest import make_scene, read, smooth_radiance
 from tests.test_envi import MAP, write_by_hand
@@ -122,12 +123,17 @@ def test_damaged_input_leaves_nothing(refused, tmp_path):
     refused("degrade m.hdr --out lr.hdr", "map info")
 
 
-def test_quantity_is_carried(tmp_path):
-    fields = {"code": 12, "reflectance_scale_factor": 10000}
-    hdr = write_by_hand(tmp_path / "s.hdr", np.full((40, 40, 3), 5000), **fields)
+@pytest.mark.parametrize(
+    ("fields", "factor", "quantity", "units"),
+    [
+        ({"reflectance_scale_factor": 10000}, 1e-4, REFLECTANCE, None),
+        ({"data_units": "uW/(cm2 sr nm)"}, 1e-2, RADIANCE, "W/(m2 sr nm)"),
+    ],
+)
+def test_quantity_is_carried(tmp_path, fields, factor, quantity, units):
+    hdr = write_by_hand(tmp_path / "s.hdr", np.full((40, 40, 3), 5000), code=12, **fields)
     degrade_scene(hdr, tmp_path / "low.hdr", progress=False)
     scene = open_scene(tmp_path / "low.hdr")
-    np.testing.assert_allclose(scene.read_rows(0, 10), 0.5, rtol=1e-5)
-    assert scene.quantity == "reflectance"
-    assert scene.header["description"].endswith("; reflectance")
-    assert "data units" not in scene.header
+    np.testing.assert_allclose(scene.read_rows(0, 10), 5000 * factor, rtol=1e-5)
+    assert scene.header["description"].endswith(f"; {quantity}")
+    assert (scene.quantity, scene.header.get("data units")) == (quantity, units)
