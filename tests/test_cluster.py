@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from asnlsr.notebook.workspace import ROOT
 from asnlsr.results.evaluate import CEILING
 from tests.chromium import wait_until
+from tests.smoke_book import copy_repository
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 RUNS = Path("data/simulated-smoke/runs")
@@ -105,11 +105,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """Return a copy of the repository without any results."""
-    for name in ("asnlsr", "book", "workflow", "profiles"):
-        ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
-        shutil.copytree(ROOT / name, tmp_path / "clone" / name, ignore=ignore)
-    shutil.copy2(ROOT / "Snakefile", tmp_path / "clone")
-    return tmp_path / "clone"
+    return copy_repository(tmp_path / "clone")
 
 
 @pytest.fixture
