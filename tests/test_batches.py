@@ -130,12 +130,6 @@ def tiles(seed, n=6, spread=(1.0, 0.5, 0.2), mean=0.0):
     return torch.einsum("cd,ndhw->nchw", mixing, noise) + mean
 
 
-def test_contrast_is_the_covariance_within_tiles():
-    cubes = tiles(0) + torch.arange(6.0)[:, None, None, None]  # tiles of other brightness
-    within = [np.cov(cube.reshape(3, -1).numpy(), bias=True) for cube in cubes]
-    np.testing.assert_allclose(contrast(cubes).numpy(), np.mean(within, axis=0), rtol=1e-4)
-
-
 class FullShare(np.random.Generator):
     """Draws the largest share."""
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from asnlsr.metrics import tile_metrics
-from asnlsr.physics import degrade, log_scale
+from asnlsr.physics import log_scale
 from asnlsr.scenes.envi import open_scene
 from asnlsr.scenes.simulator.painting import CODE, Canvas, panel
 from asnlsr.scenes.simulator.simulate import (
@@ -16,8 +16,6 @@ from asnlsr.scenes.simulator.simulate import (
     PHOTON_NOISE,
     READ_NOISE,
     WAVELENGTH_NM,
-    fractions,
-    open_layers,
     reflectance,
     simulate,
     sunlight,
@@ -128,16 +126,6 @@ def test_the_twin_is_the_scene_without_its_noise(small):
             assert inside.var() == pytest.approx(1, abs=6 * np.sqrt(2 / inside.size))
 
 
-def test_fractions_are_the_painted_areas():
-    canvas = Canvas.blank(np.random.default_rng(0), (4, 4))  # 8 x 8 quarters, all sky
-    panel(canvas, (1, 8, 0, 3), "brick", 0.5, 0.5, 0.5)  # rows 1 to 7, columns 0 to 2
-    quarters = fractions(canvas)
-    assert (quarters.sum(axis=2) == 4).all()
-    brick = np.outer([1, 2, 2, 2], [2, 1, 0, 0])
-    np.testing.assert_array_equal(quarters[..., CODE["brick"]], brick)
-    np.testing.assert_array_equal(quarters[..., CODE["white"]], 4 - brick)
-
-
 @pytest.mark.parametrize("border", ["scene", "zero"])
 def test_tiles_carry_layers_beside_unchanged_pixels(small, plain, tmp_path, border):
     settings = {"tile": 32, "border": border, "progress": False}
@@ -154,15 +142,6 @@ def test_tiles_carry_layers_beside_unchanged_pixels(small, plain, tmp_path, bord
         # 30 bands average about 3 channels: half the noise of one, and that is small
         assert abs(float((tiles["hr"] - tiles["clean"]).mean())) < 1e-5
         assert 0 < float((tiles["hr"] - tiles["clean"]).std()) < 2 * READ_NOISE + 0.002
-
-
-def test_fractions_of_a_coarse_pixel_are_blurred_like_its_light(small, tmp_path):
-    prepare([small[0].hdr], tmp_path, tile=32, progress=False)
-    layers = open_layers(small[0])
-    assert layers is not None
-    fine = torch.from_numpy(layers[1].read_rows(0, SMALL[0]))
-    tile = open_tiles(tmp_path, "swir1")["fractions"].values[0]
-    np.testing.assert_allclose(tile, degrade(fine)[:, :8, :8], atol=1e-6)
 
 
 def test_layers_of_another_scene_are_refused(small, tmp_path):

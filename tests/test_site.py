@@ -66,18 +66,6 @@ def test_every_picture_is_described(page):
         assert not re.search(r"_images|\.png|  |\(\)|\{", alt), alt  # a path, a missing word
 
 
-def test_every_term_is_linked_from_a_chapter():
-    """The glossary is worth its name if the chapters lead to it."""
-    linked = {
-        address
-        for page in PAGES
-        for address in re.findall(
-            r'href="glossary.html#(term-[^"]+)"', (HTML / f"{page}.html").read_text()
-        )
-    }
-    assert len(linked) > 15
-
-
 def test_run_times_are_those_of_this_build():
     text = (HTML / "appendix_d_time_and_memory.html").read_text()
     steps = [path.stem for path in BUILD.glob("benchmarks/*.tsv")]
