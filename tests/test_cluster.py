@@ -128,20 +128,14 @@ def start(cluster: Path, clone: Path) -> Iterator[Callable[[], subprocess.Popen[
         sweep.kill()
 
 
-def training_job(model: str) -> str | None:
-    """Return the number of the Slurm job that trains a model, if there is one."""
-    jobs = slurm("squeue", "-h", "-o", "%i %k")
-    found = re.search(rf"^(\d+) .*train.*_{model}_", jobs, re.MULTILINE)
-    return found[1] if found else None
-
-
 def test_killed_job_is_finished_by_the_next_call(clone, start):
     first = start()
     run = clone / RUNS / "asnlsr-blind-warm-s0"
     wait_until(lambda: (run / "last.ckpt").exists() or first.poll(), 900)
-    job = training_job("asnlsr")
-    assert job, (clone / "log").read_text()[-4000:]
-    slurm("scancel", job)
+    jobs = slurm("squeue", "-h", "-o", "%i %k")
+    training = re.search(r"^(\d+) .*train.*_asnlsr_", jobs, re.MULTILINE)
+    assert training, (clone / "log").read_text()[-4000:]
+    slurm("scancel", training[1])
     assert first.wait(900) != 0
     assert not (run / "run.json").exists()
     others = [clone / RUNS / f"{model}-blind-warm-s0/run.json" for model in SWEEP[:2]]

@@ -16,13 +16,9 @@ COUNTS = {
 }  # fmt: skip
 
 
-def count(module):
-    return sum(p.numel() for p in module.parameters())
-
-
 @pytest.mark.parametrize("model", COUNTS)
 def test_parameter_count(model):
-    assert count(build(model)) == COUNTS[model]
+    assert sum(weight.numel() for weight in build(model).parameters()) == COUNTS[model]
 
 
 @pytest.mark.parametrize("model", CLASSES.values())
