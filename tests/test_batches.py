@@ -31,13 +31,6 @@ def test_batch_is_a_function_of_seed_and_step():
     assert not torch.equal(first["lr"], batches()[8]["lr"])
 
 
-def test_low_and_high_resolution_crops_show_the_same_place():
-    for step in range(5):
-        batch = batches()[step]
-        assert batch["hr"].shape == (3, 1, 16, 16)
-        assert torch.equal(batch["hr"][:, :, ::4, ::4], batch["lr"][:3])
-
-
 def test_every_tile_is_seen_once_in_a_pass():
     """Fifteen draws of five tiles: three passes."""
     drawn = [i for step in range(5) for i in batches()._choose(step)[0]]

@@ -13,15 +13,12 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from snakemake_interface_logger_plugins.common import LogEvent
-from torch.nn import functional
 
 from asnlsr.notebook import workspace as workflow
 from asnlsr.notebook.workspace import READS, ROOT, Workspace, key_of, open_chapter
-from asnlsr.physics import log_scale
 from asnlsr.results.tables import AT_ONCE
-from asnlsr.tiles.store import open_tiles, tile_ids
+from asnlsr.tiles.store import open_tiles
 from tests.smoke_book import copy_repository, smoke_book, snakemake
 from workflow.snakemake_logger_plugin_book import LogHandler
 
@@ -231,14 +228,8 @@ def test_real_scenes_end_in_a_table(tmp_path, shared):
     target = metrics[metrics.domain == "swir2"]
     assert set(target.scene.dropna()) == scenes["test"]  # times belong to no scene
     assert "| bicubic " in (made / "table-blind.md").read_text()
-    psnr = target[(target.model == "bicubic") & (target.metric == "psnr")].value.mean()
-    store = open_tiles(made / "tiles-scene", "swir2")
-    assert store["hr"].shape == (28, 30, 64, 64)  # two tiles each way in 100 pixels
-    tested = [tile_ids(store).index(tile) for tile in split["test"]]
-    lr, hr = (log_scale(torch.from_numpy(store[name].values[tested])) for name in ("lr", "hr"))
-    error = (functional.interpolate(lr, scale_factor=4, mode="bicubic") - hr).square()
-    by_hand = 10 * torch.log10((hr.max() - hr.min()) ** 2 / error.mean((1, 2, 3)))
-    assert psnr == pytest.approx(by_hand.mean().item(), abs=1e-3)
+    # two tiles each way in 100 pixels
+    assert open_tiles(made / "tiles-scene", "swir2")["hr"].shape == (28, 30, 64, 64)
 
 
 def test_every_chapter_says_once_what_it_reads():
