@@ -57,8 +57,6 @@ def test_adjoint(dtype, scale, border):
     (transposed,) = torch.autograd.grad(ax, x, y)
     close = 1e-5 if dtype is torch.float32 else 1e-12
     np.testing.assert_allclose(blur.adjoint(y), transposed, rtol=close, atol=close)
-    left, right = (ax.double() * y).sum().item(), (x * blur.adjoint(y).double()).sum().item()
-    assert left == pytest.approx(right, rel=close / 10)
 
 
 @pytest.mark.parametrize("scale", [2, 4, 8])

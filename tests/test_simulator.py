@@ -52,16 +52,6 @@ def small(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def plain(small, tmp_path_factory):
-    """The same scenes without their layers."""
-    out = tmp_path_factory.mktemp("plain")
-    for scene in small:
-        shutil.copy(scene.hdr, out)
-        shutil.copy(scene.img, out)
-    return [out / scene.hdr.name for scene in small]
-
-
-@pytest.fixture(scope="module")
 def default(tmp_path_factory):
     out = tmp_path_factory.mktemp("default")
     return [open_scene(hdr) for hdr in simulate(out, progress=False)]
@@ -125,9 +115,12 @@ def test_the_twin_is_the_scene_without_its_noise(small):
 
 
 @pytest.mark.parametrize("border", ["scene", "zero"])
-def test_tiles_carry_layers_beside_unchanged_pixels(small, plain, tmp_path, border):
+def test_tiles_carry_layers_beside_unchanged_pixels(small, tmp_path, border):
     settings = {"tile": 32, "border": border, "progress": False}
-    prepare(plain, tmp_path / "plain", **settings)
+    for scene in small:
+        shutil.copy(scene.hdr, tmp_path)
+        shutil.copy(scene.img, tmp_path)
+    prepare([tmp_path / scene.hdr.name for scene in small], tmp_path / "plain", **settings)
     prepare([scene.hdr for scene in small], tmp_path / "layered", **settings)
     for domain in ("swir1", "swir2"):
         without, tiles = (open_tiles(tmp_path / name, domain) for name in ("plain", "layered"))
