@@ -38,12 +38,13 @@ def start(profile: Path) -> Any:
     return session
 
 
-def wait_until(ready: Callable[[], object], seconds: float = 120) -> None:
-    """Ask until the answer is yes."""
+def wait_until(ready: Callable[[], Any], seconds: float = 120) -> Any:
+    """Ask until the answer is yes; return it."""
     end = time.monotonic() + seconds
-    while not ready():
+    while not (answer := ready()):
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.1)
+    return answer
 
 
 def forget(browser: Any) -> None:

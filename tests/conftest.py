@@ -145,16 +145,11 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def shared_folder():
-    """Return the material beside the project, or None where it is absent."""
-    folder = Path(os.environ.get("ASNLSR_SHARED", Path(__file__).parents[2] / "shared"))
-    return folder if folder.is_dir() else None
-
-
 @pytest.fixture(scope="session")
 def shared():
     """Return the folder with real scenes and official files; skip where it is absent."""
-    if (folder := shared_folder()) is None:
+    folder = Path(os.environ.get("ASNLSR_SHARED", Path(__file__).parents[2] / "shared"))
+    if not folder.is_dir():
         pytest.skip("no shared/ beside the repository and ASNLSR_SHARED does not name it")
     return folder
 

@@ -1,6 +1,7 @@
 """The book at preset smoke: made once by the workflow, shared by the tests that look at it."""
 
 import functools
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,16 @@ PAGES = [
     *(page["file"] for part in CONTENTS["parts"] for page in part["chapters"]),
 ]
 HTML = BUILD / "_build" / "html"
+
+
+def copy_repository(to: Path, *more: str) -> Path:
+    """Copy what the workflow is made of, and more folders, but for results; return the copy."""
+    ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "*-smoke")
+    for name in ("asnlsr", "book", "workflow", "profiles", *more):
+        if (ROOT / name).is_dir():  # no results may have been recorded yet
+            shutil.copytree(ROOT / name, to / name, ignore=ignore)
+    shutil.copy2(ROOT / "Snakefile", to)
+    return to
 
 
 def run(*arguments: str, cwd: Path = ROOT, **config: str) -> subprocess.CompletedProcess[str]:

@@ -6,34 +6,15 @@ import torch
 from asnlsr.models.bandwise import FIRST, DataStep
 from asnlsr.models.registry import build
 from asnlsr.physics import degrade, gaussian_psf, log_scale, unscale
-from tests.test_models import count
 
 
-def trained(scale=4, seed=0):
+def trained():
     """Return a network whose last layers are not zero, as after training."""
-    torch.manual_seed(seed)
-    network = build("bandwise", scale=scale).eval()
+    torch.manual_seed(0)
+    network = build("bandwise").eval()
     for layers in (network.shared_detail, network.own_detail):
         torch.nn.init.normal_(layers[-2].weight, std=0.03)
     return network
-
-
-@pytest.mark.parametrize("scale", [2, 4, 8])
-def test_parameter_count(scale):
-    """Of convolutions without bias: inputs x outputs x taps."""
-    shared = 9 * (scale**2 * 32 + 6 * 2 * 32 * 32 + 32 * scale**2)
-    own = 9 * (scale**2 * 24 + 2 * 24 * 24 + 24 * scale**2)
-    assert count(build("bandwise", scale=scale)) == shared + 32 * 24 + own
-
-
-@pytest.mark.parametrize(
-    ("bands", "h", "w", "scale"), [(1, 16, 16, 4), (7, 17, 30, 2), (150, 16, 21, 8)]
-)
-def test_any_number_of_bands_and_any_size(bands, h, w, scale):
-    network = trained(scale)
-    with torch.no_grad():
-        sr = network(torch.rand(2, bands, h, w)).sr
-    assert sr.shape == (2, bands, scale * h, scale * w)
 
 
 @pytest.mark.parametrize(("scale", "left"), [(2, 0.4), (4, 0.2)])
@@ -75,16 +56,6 @@ def test_starts_as_data_steps_alone():
 
 
 @torch.no_grad()
-def test_light_passes_through():
-    """A factor on the radiance of each band, which is a sum in z, comes out as it went in."""
-    x, light = 2 + 0.3 * torch.rand(2, 6, 16, 18), torch.rand(2, 6, 1, 1) - 0.5
-    network = trained()
-    detail = network(x).sr - build("bandwise")(x).sr
-    assert detail.std() > 0.01
-    assert (network(x + light).sr - network(x).sr - light).abs().max() < 1e-3 * detail.std()
-
-
-@torch.no_grad()
 def test_nothing_is_below_the_floor():
     """Where the sensor saw no light, the truth is the floor of z, and none is darker."""
     x = 0.3 * torch.rand(1, 3, 16, 16)
@@ -112,7 +83,7 @@ def test_no_band_is_known_by_its_number():
     bands = torch.tensor([66, 0, 31])
     assert torch.allclose(network(x, bands).sr, sr[:, bands], atol=1e-5)
     equal = network(x[:, :1].expand(-1, 8, -1, -1)).sr
-    assert (equal - equal[:, :1]).abs().max() < 1e-5
+    assert torch.allclose(equal, network(x[:, :1]).sr.expand_as(equal), atol=1e-5)
 
 
 @torch.no_grad()

@@ -5,7 +5,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks.reference import srformer
 from benchmarks.workloads import VARIANTS, _Products, network_of
 
 
@@ -20,11 +19,6 @@ def test_plain_srformer_is_the_same_network():
     assert torch.allclose(*outputs, atol=1e-5)
     for ours, its in zip(*gradients, strict=True):
         assert (ours - its).abs().max() <= 1e-4 * its.abs().max() + 1e-8
-
-
-def test_plain_mask_is_the_cached_one():
-    block = srformer.Block(96, 6, shifted=True, drop=0)
-    assert torch.equal(srformer._mask(block, 36, 24), block.mask_for(36, 24)[:, 0].mT)
 
 
 @pytest.mark.parametrize("variant", [name for name in VARIANTS["asnlsr"] if "removed" in name])

@@ -34,18 +34,6 @@ def example(seed=0, border="scene"):
     return Example(lr=lr, hr=hr, psf=gaussian_psf(), border=border)
 
 
-def test_bicubic_is_cubic_convolution():
-    """Keys (1981), equation 8, with a = -0.75, at fine pixel centres (i + 0.5) / 4 - 0.5."""
-    line = torch.rand(16, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    distance = ((torch.arange(64) + 0.5) / 4 - 0.5)[:, None] - torch.arange(16)
-    a, s = -0.75, distance.abs().double()
-    near = (a + 2) * s**3 - (a + 3) * s**2 + 1
-    far = a * (s**3 - 5 * s**2 + 8 * s - 4)
-    kernel = near.where(s <= 1, far.where(s < 2, torch.zeros_like(s)))
-    sr = build("bicubic")(line.expand(1, 1, 16, 16)).sr
-    assert torch.allclose(sr[0, 0, 30, 12:-12], (kernel @ line)[12:-12])
-
-
 def test_centred_bicubic_puts_a_ramp_where_it_belongs():
     """On the mean over the four places in a pixel, whose errors are odd for any a (Keys 1981)."""
     ramp = 0.3 + 0.002 * torch.arange(160.0, dtype=torch.float64)

@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from asnlsr.notebook.workspace import ROOT
 from asnlsr.results.evaluate import CEILING
 from tests.chromium import wait_until
+from tests.smoke_book import copy_repository
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 RUNS = Path("data/simulated-smoke/runs")
@@ -105,11 +105,7 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """Return a copy of the repository without any results."""
-    for name in ("asnlsr", "book", "workflow", "profiles"):
-        ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
-        shutil.copytree(ROOT / name, tmp_path / "clone" / name, ignore=ignore)
-    shutil.copy2(ROOT / "Snakefile", tmp_path / "clone")
-    return tmp_path / "clone"
+    return copy_repository(tmp_path / "clone")
 
 
 @pytest.fixture
@@ -132,20 +128,14 @@ def start(cluster: Path, clone: Path) -> Iterator[Callable[[], subprocess.Popen[
         sweep.kill()
 
 
-def training_job(model: str) -> str | None:
-    """Return the number of the Slurm job that trains a model, if there is one."""
-    jobs = slurm("squeue", "-h", "-o", "%i %k")
-    found = re.search(rf"^(\d+) .*train.*_{model}_", jobs, re.MULTILINE)
-    return found[1] if found else None
-
-
 def test_killed_job_is_finished_by_the_next_call(clone, start):
     first = start()
     run = clone / RUNS / "asnlsr-blind-warm-s0"
     wait_until(lambda: (run / "last.ckpt").exists() or first.poll(), 900)
-    job = training_job("asnlsr")
-    assert job, (clone / "log").read_text()[-4000:]
-    slurm("scancel", job)
+    jobs = slurm("squeue", "-h", "-o", "%i %k")
+    training = re.search(r"^(\d+) .*train.*_asnlsr_", jobs, re.MULTILINE)
+    assert training, (clone / "log").read_text()[-4000:]
+    slurm("scancel", training[1])
     assert first.wait(900) != 0
     assert not (run / "run.json").exists()
     others = [clone / RUNS / f"{model}-blind-warm-s0/run.json" for model in SWEEP[:2]]

@@ -8,6 +8,7 @@ from asnlsr.physics import degrade
 from asnlsr.scenes.bands import BinnedScene
 from asnlsr.scenes.degrade import degrade_scene
 from asnlsr.scenes.envi import open_scene, write_scene
+from asnlsr.scenes.header import RADIANCE, REFLECTANCE
 from asnlsr.tiles.store import open_tiles
 from tests.conftest import make_scene, read, smooth_radiance
 from tests.test_envi import MAP, write_by_hand
@@ -94,40 +95,38 @@ def test_what_bad_channels_hold_stays_in_them(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    ("out", "scale", "words"),
+    ("line", "words"),
     [
-        ("lr", 4, ["lr", "must end in .hdr"]),
-        ("s.hdr", 4, ["s.hdr", "overwrite"]),
-        ("lr.hdr", 1, ["scale 1"]),
-        ("lr.hdr", 32, ["16 x 16 pixels", "scale 32"]),
-        ("a.hdr", 4, ["a.hdr", "overwrite", "a.img.hdr"]),  # whose pixels are a.img
+        ("s.hdr --out lr", ["lr", "must end in .hdr"]),
+        ("s.hdr --out s.hdr", ["s.hdr", "overwrite"]),
+        ("s.hdr --out lr.hdr --scale 1", ["scale 1"]),
+        ("s.hdr --out lr.hdr --scale 32", ["16 x 16 pixels", "scale 32"]),
+        ("s.hdr --out a.hdr", ["a.hdr", "overwrite", "a.img.hdr"]),  # whose pixels are a.img
+        ("a.img.hdr --out a.hdr --force", ["overwrite its own input"]),
+        ("nan.hdr --out lr.hdr", ["nan.img: NaN, infinite or ignored values"]),
+        ("map.hdr --out lr.hdr", ["map info"]),
     ],
 )
-def test_refused(refused, tmp_path, out, scale, words):
+def test_refused(refused, tmp_path, line, words):
     for name in ("s", "a"):
         make_scene(tmp_path / f"{name}.hdr", 16, 16, channels=3)
     (tmp_path / "a.hdr").rename(tmp_path / "a.img.hdr")
-    refused(f"degrade s.hdr --out {out} --scale {scale}", *words)
+    make_scene(tmp_path / "nan.hdr", 64, 64, channels=3, spoilt=((60, 7, 1), np.nan))
+    make_scene(tmp_path / "map.hdr", 16, 16, channels=3, map_info=["UTM", "east"])
+    refused(f"degrade {line}", *words)
 
 
-def test_force_does_not_replace_the_input(refused, tmp_path):
-    make_scene(tmp_path / "a.hdr", 16, 16, channels=3).rename(tmp_path / "a.img.hdr")
-    refused("degrade a.img.hdr --out a.hdr --force", "overwrite its own input")
-
-
-def test_damaged_input_leaves_nothing(refused, tmp_path):
-    make_scene(tmp_path / "s.hdr", 64, 64, channels=3, spoilt=((60, 7, 1), np.nan))
-    make_scene(tmp_path / "m.hdr", 16, 16, channels=3, map_info=["UTM", "east"])
-    refused("degrade s.hdr --out lr.hdr", "s.img: NaN, infinite or ignored values")
-    refused("degrade m.hdr --out lr.hdr", "map info")
-
-
-def test_quantity_is_carried(tmp_path):
-    fields = {"code": 12, "reflectance_scale_factor": 10000}
-    hdr = write_by_hand(tmp_path / "s.hdr", np.full((40, 40, 3), 5000), **fields)
+@pytest.mark.parametrize(
+    ("fields", "factor", "quantity", "units"),
+    [
+        ({"reflectance_scale_factor": 10000}, 1e-4, REFLECTANCE, None),
+        ({"data_units": "uW/(cm2 sr nm)"}, 1e-2, RADIANCE, "W/(m2 sr nm)"),
+    ],
+)
+def test_quantity_is_carried(tmp_path, fields, factor, quantity, units):
+    hdr = write_by_hand(tmp_path / "s.hdr", np.full((40, 40, 3), 5000), code=12, **fields)
     degrade_scene(hdr, tmp_path / "low.hdr", progress=False)
     scene = open_scene(tmp_path / "low.hdr")
-    np.testing.assert_allclose(scene.read_rows(0, 10), 0.5, rtol=1e-5)
-    assert scene.quantity == "reflectance"
-    assert scene.header["description"].endswith("; reflectance")
-    assert "data units" not in scene.header
+    np.testing.assert_allclose(scene.read_rows(0, 10), 5000 * factor, rtol=1e-5)
+    assert scene.header["description"].endswith(f"; {quantity}")
+    assert (scene.quantity, scene.header.get("data units")) == (quantity, units)

@@ -115,15 +115,11 @@ def test_forge_runs_the_commands_of_the_readme():
 
 def imported(folder: str) -> Iterator[str]:
     """Yield the top-level names that the Python files and notebooks of a folder import."""
-    for path in sorted((ROOT / folder).rglob("*")):
-        if path.suffix == ".py":
-            code = path.read_text()
-        elif path.suffix == ".ipynb" and ".ipynb_checkpoints" not in path.parts:
-            cells = nbformat.read(path, 4).cells
-            lines = "\n".join(c.source for c in cells if c.cell_type == "code").splitlines()
-            code = "\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
-        else:
-            continue
+    for path in [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).glob("*.ipynb")]:
+        code = path.read_text()
+        if path.suffix == ".ipynb":
+            cells = nbformat.reads(code, 4).cells
+            code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
         for node in ast.walk(ast.parse(code)):
             if isinstance(node, ast.Import):
                 yield from (alias.name.split(".")[0] for alias in node.names)

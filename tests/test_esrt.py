@@ -2,13 +2,12 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
 
 from asnlsr.models.esrt import ARFB, ChunkedAttention, HighPreservingBlock
-from asnlsr.models.registry import build
-from tests.test_models import silent_weights
 
 
 @pytest.mark.parametrize("n", [256, 357])  # 357 = 4 * 89 + 1: a fifth chunk of one token
@@ -19,13 +18,10 @@ def test_attention_stays_in_chunks(n):
     q, k, v = (tokens @ block.reduce.weight.T @ block.qkv.weight.T).chunk(3, -1)
     out = torch.zeros(2, n, 24)
     for start in range(0, n, n // 4):
-        chunk = slice(start, min(start + n // 4, n))
         for head in range(3):
-            part = (slice(None), chunk, slice(8 * head, 8 * head + 8))
-            logits = (
-                torch.einsum("bic,bjc->bij", q[part], k[part]) * 16**-0.5
-            )  # of 48 channels by 3
-            out[part] = torch.einsum("bij,bjc->bic", logits.softmax(-1), v[part])
+            part = np.s_[:, start : start + n // 4, 8 * head : 8 * head + 8]
+            logits = q[part] @ k[part].mT * 16**-0.5  # of 48 channels by 3
+            out[part] = logits.softmax(-1) @ v[part]
     expected = out @ block.out.weight.T + block.out.bias
     assert torch.allclose(block(tokens), expected, atol=1e-5)
 
@@ -58,16 +54,3 @@ def test_half_size_branch_survives_odd_sizes():
     x = torch.randn(1, 32, 17, 19, requires_grad=True)
     block(x)[0, 0, -1, -1].backward()
     assert x.grad[0, :, -1, -1].abs().min() > 0
-
-
-def test_gradient_reaches_every_weight_but_the_unused():
-    torch.manual_seed(0)
-    network = build("esrt", bands=6)
-    with torch.no_grad():  # so that no ReLU of the few gates is closed by chance
-        for name, weight in network.named_parameters():
-            if re.search(r"gate\.0\.bias", name):
-                weight.fill_(1.0)
-    network(torch.rand(2, 6, 16, 16)).sr.square().mean().backward()
-    silent = silent_weights(network)
-    assert len(silent) == 12  # s1 of four feature blocks in each of three
-    assert all(re.fullmatch(r"body\.blocks\.\d\.(first|low|high|last)\.s1", n) for n in silent)

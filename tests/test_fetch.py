@@ -42,6 +42,7 @@ class Share:
     def __init__(self, folder, app):
         self.folder, self.app = folder, app
         self.requests = []  # (method, path, headers)
+        self.busy = []  # first answers: a status and the seconds to wait, or None for the true one
         self.cuts = []  # bytes after which the next downloads of IMG lose their connection
         self.ignores_range = False
         self.chunked = False  # downloads do not tell their length, and a lost one ends regularly
@@ -52,6 +53,9 @@ class Share:
         method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"].encode("latin-1").decode()
         names = ("RANGE", "AUTHORIZATION", "X_REQUESTED_WITH", "DEPTH")
         self.requests.append((method, path, {n: environ.get(f"HTTP_{n}") for n in names}))
+        if self.busy and (refusal := self.busy.pop(0)):
+            start_response(refusal[0], [("Retry-After", refusal[1]), ("Content-Length", "0")])
+            return []
         if self.ignores_range:
             environ.pop("HTTP_RANGE", None)
         answer = []
@@ -416,17 +420,7 @@ def test_share_with_a_password(asnlsr, share, url, out, monkeypatch, way):
 
 @pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
 def test_busy_server_is_waited_for(share, url, out, monkeypatch, status):
-    waited = []
-    busy = iter([(status, "7"), (status, "90"), None, None, (status, "0")])
-    answer = Share.__call__
-
-    def sometimes(self, environ, start_response):
-        if (refusal := next(busy, None)) is None:
-            return answer(self, environ, start_response)
-        start_response(refusal[0], [("Retry-After", refusal[1]), ("Content-Length", "0")])
-        return []
-
-    monkeypatch.setattr(Share, "__call__", sometimes)
+    waited, share.busy = [], [(status, "7"), (status, "90"), None, None, (status, "0")]
     monkeypatch.setattr("asnlsr.tiles.fetch.time.sleep", waited.append)
     fetch(["radiance"], out, url)
     assert_whole(out, RADIANCE)

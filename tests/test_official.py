@@ -1,11 +1,11 @@
 """Formats of the original release: tiles, splits and weights, and what is refused."""
 
-import csv
 import os
 import pickle
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -33,19 +33,15 @@ def official(shared):
 @pytest.fixture
 def random_weights(official):
     """Return weights of a class with the names and shapes of the list, drawn at random."""
-    with (official / "state_dict_keys.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = pd.read_csv(official / "state_dict_keys.csv").groupby("model_class")
 
     def draw(name):
-        generator = torch.Generator().manual_seed(0)
+        torch.manual_seed(0)
         weights = {}
-        for row in (row for row in rows if row["model_class"] == name):
-            shape = [] if row["shape"] == "scalar" else list(map(int, row["shape"].split("x")))
-            weights[row["key"]] = (
-                torch.randint(0, 25, shape, generator=generator)
-                if row["dtype"] == "int64"
-                else 0.1 * torch.randn(shape, generator=generator)
-            )
+        for row in rows.get_group(name).itertuples():
+            shape = [] if row.shape == "scalar" else list(map(int, row.shape.split("x")))
+            whole = row.dtype == "int64"
+            weights[row.key] = torch.randint(25, shape) if whole else 0.1 * torch.randn(shape)
         return weights
 
     return draw
@@ -299,6 +295,3 @@ def test_other_npz_files_are_refused(tmp_path, train):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"s\.npz: not a split that is safe to read"):
             read_npz_split(path)
-
-
-# --- together ----------------------------------------------------------------------------------

@@ -2,30 +2,23 @@
 
 import re
 
-import pytest
-
 from tests.smoke_book import ROOT
 from workflow import fill_readme
 
+README = (ROOT / "README.md").read_text()
 
-@pytest.fixture(autouse=True)
-def at_root(monkeypatch):
+
+def test_readme_is_up_to_date(monkeypatch):
     monkeypatch.chdir(ROOT)
-
-
-def test_readme_is_up_to_date():
-    text = (ROOT / "README.md").read_text()
-    assert fill_readme.filled(text) == text, "make readme"
+    assert fill_readme.filled(README) == README, "make readme"
 
 
 def test_every_chapter_is_in_the_readme():
-    text = (ROOT / "README.md").read_text()
     for path in (ROOT / "book").glob("*.ipynb"):
-        assert f"(book/{path.name})" in text
+        assert f"(book/{path.name})" in README
 
 
 def test_links_lead_somewhere():
-    text = (ROOT / "README.md").read_text()
-    places = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    places = re.findall(r"\]\((?!https?:)([^)#]+)", README)
     assert "book/drawings/architecture.svg" in places
     assert [place for place in places if not (ROOT / place).exists()] == []

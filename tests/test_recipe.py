@@ -4,13 +4,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from asnlsr.config import Experiment
 from asnlsr.physics import degrade, gaussian_psf, unscale
-from asnlsr.training.batches import POOL_SPREAD, Tiles
 from asnlsr.training.folder import load_run
 from asnlsr.training.module import SuperResolutionTraining
 from asnlsr.training.warm import BANDS, MOMENTUM, RMS, Muon, dead_leaves, orthogonal
-from tests.smoke_weights import short_experiment, short_training
+from tests.smoke_weights import short_training
 
 
 def test_orthogonal_keeps_singular_vectors_and_evens_out_singular_values():
@@ -61,17 +59,6 @@ def test_run_ends_with_the_running_mean_of_its_weights(tiny_set, tmp_path, monke
     assert torch.allclose(load_run(run)[0].decoder.weight, mean, atol=1e-6)
 
 
-def test_pool_has_no_domains_and_the_contrast_of_its_tiles(tiny_set):
-    tiles = Tiles(short_experiment("asnlsr"), tiny_set)
-    pool, lr, sources = tiles.pooled(), tiles.low_resolution(), len(tiles.source)
-    means = [part.mean((0, 2, 3)) for part in (pool[:sources], pool[sources:])]
-    assert torch.allclose(*means, atol=1e-5)
-    for part in (slice(sources), slice(sources, None)):
-        ratio = pool[part].std((0, 2, 3)) / lr[part].std((0, 2, 3))
-        assert torch.allclose(ratio, torch.full_like(ratio, POOL_SPREAD), rtol=1e-3)
-    assert Experiment("asnlsr").config.endmembers == "pooled"
-
-
 # Images of dead leaves: what they are seen as, that they differ, and edges among them
 
 
@@ -87,13 +74,6 @@ def test_low_resolution_is_the_blurred_image_with_at_most_a_hundredth_of_noise()
     noise = (unscale(lr) - seen).std((2, 3)) / seen.mean((2, 3))
     assert noise.max() < 0.013  # 256 draws estimate a deviation to 5 %
     assert noise.min() > 5e-5
-
-
-def test_same_seed_same_images():
-    (lr, hr), (again, _), (other, _) = painted(), painted(), painted(seed=1)
-    assert torch.equal(lr, again)
-    assert not torch.equal(lr, other)
-    assert (hr[0] - hr[1]).std() > 0.005
 
 
 def test_edges_make_differences_heavy_tailed():

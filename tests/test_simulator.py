@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from asnlsr.metrics import tile_metrics
-from asnlsr.physics import degrade, log_scale
+from asnlsr.physics import log_scale
 from asnlsr.scenes.envi import open_scene
 from asnlsr.scenes.simulator.painting import CODE, Canvas, panel
 from asnlsr.scenes.simulator.simulate import (
@@ -16,8 +16,6 @@ from asnlsr.scenes.simulator.simulate import (
     PHOTON_NOISE,
     READ_NOISE,
     WAVELENGTH_NM,
-    fractions,
-    open_layers,
     reflectance,
     simulate,
     sunlight,
@@ -54,16 +52,6 @@ def small(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def plain(small, tmp_path_factory):
-    """The same scenes without their layers."""
-    out = tmp_path_factory.mktemp("plain")
-    for scene in small:
-        shutil.copy(scene.hdr, out)
-        shutil.copy(scene.img, out)
-    return [out / scene.hdr.name for scene in small]
-
-
-@pytest.fixture(scope="module")
 def default(tmp_path_factory):
     out = tmp_path_factory.mktemp("default")
     return [open_scene(hdr) for hdr in simulate(out, progress=False)]
@@ -87,12 +75,10 @@ def test_the_files_are_envi_radiance(small):
     for scene in small:
         assert (scene.rows, scene.cols) == SMALL
         np.testing.assert_allclose(scene.wavelength_nm, np.linspace(1000, 2500, 300), atol=0.01)
-        assert scene.usable.all()
         header = scene.hdr.read_text().lower()
         assert "w m-2 sr-1 nm-1" in header
         assert "simulated" in header
         radiance = scene.read_rows(0, scene.rows)
-        assert radiance.dtype == np.float32
         # The full beam on a white surface gives 0.69 / pi = 0.22 W m-2 sr-1 nm-1 at 1000 nm.
         assert 0.005 < radiance[..., :10].mean() < 0.22
         assert radiance.min() >= 0
@@ -128,20 +114,13 @@ def test_the_twin_is_the_scene_without_its_noise(small):
             assert inside.var() == pytest.approx(1, abs=6 * np.sqrt(2 / inside.size))
 
 
-def test_fractions_are_the_painted_areas():
-    canvas = Canvas.blank(np.random.default_rng(0), (4, 4))  # 8 x 8 quarters, all sky
-    panel(canvas, (1, 8, 0, 3), "brick", 0.5, 0.5, 0.5)  # rows 1 to 7, columns 0 to 2
-    quarters = fractions(canvas)
-    assert (quarters.sum(axis=2) == 4).all()
-    brick = np.outer([1, 2, 2, 2], [2, 1, 0, 0])
-    np.testing.assert_array_equal(quarters[..., CODE["brick"]], brick)
-    np.testing.assert_array_equal(quarters[..., CODE["white"]], 4 - brick)
-
-
 @pytest.mark.parametrize("border", ["scene", "zero"])
-def test_tiles_carry_layers_beside_unchanged_pixels(small, plain, tmp_path, border):
+def test_tiles_carry_layers_beside_unchanged_pixels(small, tmp_path, border):
     settings = {"tile": 32, "border": border, "progress": False}
-    prepare(plain, tmp_path / "plain", **settings)
+    for scene in small:
+        shutil.copy(scene.hdr, tmp_path)
+        shutil.copy(scene.img, tmp_path)
+    prepare([tmp_path / scene.hdr.name for scene in small], tmp_path / "plain", **settings)
     prepare([scene.hdr for scene in small], tmp_path / "layered", **settings)
     for domain in ("swir1", "swir2"):
         without, tiles = (open_tiles(tmp_path / name, domain) for name in ("plain", "layered"))
@@ -154,15 +133,6 @@ def test_tiles_carry_layers_beside_unchanged_pixels(small, plain, tmp_path, bord
         # 30 bands average about 3 channels: half the noise of one, and that is small
         assert abs(float((tiles["hr"] - tiles["clean"]).mean())) < 1e-5
         assert 0 < float((tiles["hr"] - tiles["clean"]).std()) < 2 * READ_NOISE + 0.002
-
-
-def test_fractions_of_a_coarse_pixel_are_blurred_like_its_light(small, tmp_path):
-    prepare([small[0].hdr], tmp_path, tile=32, progress=False)
-    layers = open_layers(small[0])
-    assert layers is not None
-    fine = torch.from_numpy(layers[1].read_rows(0, SMALL[0]))
-    tile = open_tiles(tmp_path, "swir1")["fractions"].values[0]
-    np.testing.assert_allclose(tile, degrade(fine)[:, :8, :8], atol=1e-6)
 
 
 def test_layers_of_another_scene_are_refused(small, tmp_path):

@@ -66,12 +66,6 @@ def assert_same_weights(a, b):
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
 
-def fresh(model):
-    """Return the weights with which a run of seed 0 begins, before the start of recipe `warm`."""
-    torch.manual_seed(0)
-    return dict(build(model).named_parameters())
-
-
 @pytest.mark.parametrize("model", smoke_weights.NETWORKS)
 def test_weights_are_those_of_this_training_version(run, model):
     """Another machine rounds otherwise, which Adam makes a step of where a gradient is zero."""
@@ -117,8 +111,9 @@ def test_bandwise_trains_on_few_bands(run):
 
 
 def test_frozen_control_keeps_encoder_and_endmembers(run):
-    start, end = fresh("snlsr-frozen"), weights(run("snlsr-frozen"))
-    for name, value in end.items():
+    torch.manual_seed(0)
+    start = build("snlsr-frozen").state_dict()
+    for name, value in weights(run("snlsr-frozen")).items():
         assert torch.equal(start[name], value) == name.startswith(("encoder", "decoder")), name
 
 
@@ -144,7 +139,6 @@ def test_run_folder_tells_what_it_is(run, tiny_set):
     folder = run("asnlsr")
     record = json.loads((folder / "run.json").read_text())
     assert record["name"] == short_experiment("asnlsr").name
-    assert record["parameters"] == 1_174_824
     assert record["config"]["steps"] == 4
     assert record["minutes"] > 0
     assert {"torch", "asnlsr"} <= set(record["versions"])
@@ -380,34 +374,27 @@ def test_bfloat16_trains_and_differs_little(run, model):
     assert {value.dtype for value in weights(rounded).values()} <= {torch.float32, torch.int64}
 
 
-def train_in_two_processes(experiment, tiles, out):
-    """Train from the command line, because Lightning starts it again for every process."""
-    given = experiment.settings.items()
-    settings = [part for key, value in given for part in ("--set", f"{key}={value}")]
-    command = [sys.executable, "-W", "ignore", "-m", "asnlsr.cli", "train", experiment.model]
-    paths = ["--tiles", tiles.folder, "--split", tiles.split, "--out", out, "--preset", "smoke"]
-    options = ["--recipe", experiment.recipe, "--devices", 2, *settings]
-    done = subprocess.run(
-        [*command, *map(str, [*paths, *options])],
-        env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=180,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return weights(out), history(out), done.stderr
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["warm", "published"])
 def test_two_processes_train_as_one(run, tiny_set, tmp_path, recipe):
     """Same weights and curves, with a warm-up, and with source tiles in one process alone."""
     others = {"recipe": recipe, "settings": {"warmup_steps": 2 if recipe == "warm" else 0}}
-    alone = run("snlsr-unmix", **others)
-    experiment = short_experiment("snlsr-unmix", **others)
-    two, shared_curve, shown = train_in_two_processes(experiment, tiny_set, tmp_path / "two")
-    assert "MEMBER: 2/2" in shown
-    pd.testing.assert_frame_equal(history(alone), shared_curve, rtol=1e-4)
+    alone, two = run("snlsr-unmix", **others), tmp_path / "two"
+    # From the command line, because Lightning starts it again for every process.
+    command = [sys.executable, "-W", "ignore", "-m", "asnlsr.cli", "train", "snlsr-unmix"]
+    command += ["--tiles", tiny_set.folder, "--split", tiny_set.split, "--out", two]
+    command += ["--preset", "smoke", "--recipe", recipe, "--devices", "2"]
+    for key, value in short_experiment("snlsr-unmix", **others).settings.items():
+        command += ["--set", f"{key}={value}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr
+    assert "MEMBER: 2/2" in done.stderr
+    pd.testing.assert_frame_equal(history(alone), history(two), rtol=1e-4)
+    end = weights(two)
     for name, value in weights(alone).items():
         # Adam turns gradients that are zero but for rounding into steps of up to 1e-3
-        close = (two[name] - value).abs() < 1e-5
+        close = (end[name] - value).abs() < 1e-5
         assert close.float().mean() > 0.99, name
 
 

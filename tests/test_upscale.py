@@ -101,18 +101,6 @@ def test_what_takes_the_psf_as_known_says_so(model, takes_it, runs, lr, tmp_path
     assert ("takes the PSF" in description, "takes the PSF" in caplog.text) == (takes_it, takes_it)
 
 
-def test_quantity_is_carried(runs, tmp_path):
-    """In microwatts per square centimetre, a hundred times as large a number."""
-    hdr = make_scene(tmp_path / "s.hdr", 20, 17, data_units="uW/(cm2 sr nm)")
-    upscale(hdr, runs / "bicubic", tmp_path / "hr.hdr", progress=False)
-    scene, radiance = read(tmp_path / "hr.hdr")
-    np.testing.assert_allclose(
-        radiance.mean(), 0.01 * smooth_radiance(20, 17, 151).mean(), rtol=0.1
-    )
-    assert scene.header["data units"] == "W/(m2 sr nm)"
-    assert "W m-2 sr-1 nm-1" in scene.header["description"]
-
-
 def test_quick_look_shows_both_domains_and_is_thinned(runs, tmp_path):
     hdr = make_scene(tmp_path / "long.hdr", 300, 16, channels=61)
     upscale(hdr, runs / "bicubic", tmp_path / "hr.hdr", progress=False)

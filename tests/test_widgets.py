@@ -3,11 +3,9 @@
 import csv
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 import zlib
 from contextlib import nullcontext
 from io import BytesIO
@@ -457,23 +455,22 @@ browser
 
 
 @pytest.fixture
-def lab(tmp_path, browser):
+def lab(tmp_path, browser, monkeypatch):
     """Start JupyterLab on one notebook, run it, and wait for the widget."""
     cell = nbformat.v4.new_code_cell(NOTEBOOK)
     kernel = {"name": "python3", "display_name": "Python 3"}
     notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
     nbformat.write(notebook, tmp_path / "live.ipynb")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
-    command += [f"--ServerApp.port={port}", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token="]
+    command += ["--ServerApp.port=0", "--ServerApp.ip=127.0.0.1", "--IdentityProvider.token="]
     command += ["--LabApp.expose_app_in_browser=True", f"--notebook-dir={tmp_path}"]
     with (tmp_path / "lab.log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=tmp_path)
     try:
-        wait_until(lambda: answers(f"http://127.0.0.1:{port}/api"))
-        browser.get(f"http://127.0.0.1:{port}/lab/tree/live.ipynb")
+        wait_until(lambda: [*tmp_path.glob("jpserver-*-open.html")])  # written after the address
+        (told,) = tmp_path.glob("jpserver-*.json")
+        browser.get(json.loads(told.read_text())["url"] + "lab/tree/live.ipynb")
         wait_for(browser, ".jp-Notebook .jp-CodeCell", 120)
         wait_until(lambda: browser.execute_script(READY))
         browser.execute_script("jupyterapp.commands.execute('notebook:run-all-cells')")
@@ -488,13 +485,6 @@ def lab(tmp_path, browser):
 READY = """
 const shown = window.jupyterapp?.shell?.currentWidget;
 return shown?.sessionContext?.session?.kernel?.status === 'idle'"""
-
-
-def answers(address):
-    try:
-        return urllib.request.urlopen(address, timeout=2).status == 200
-    except OSError:
-        return False
 
 
 @pytest.mark.browser

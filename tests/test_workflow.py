@@ -13,16 +13,13 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from snakemake_interface_logger_plugins.common import LogEvent
-from torch.nn import functional
 
 from asnlsr.notebook import workspace as workflow
 from asnlsr.notebook.workspace import READS, ROOT, Workspace, key_of, open_chapter
-from asnlsr.physics import log_scale
 from asnlsr.results.tables import AT_ONCE
-from asnlsr.tiles.store import open_tiles, tile_ids
-from tests.smoke_book import smoke_book, snakemake
+from asnlsr.tiles.store import open_tiles
+from tests.smoke_book import copy_repository, smoke_book, snakemake
 from workflow.snakemake_logger_plugin_book import LogHandler
 
 SMOKE = Path("data/simulated-smoke")
@@ -34,12 +31,9 @@ RUN = SMOKE / "runs/bicubic-blind-warm-s0"
 def clone(tmp_path: Path) -> Path:
     """Return a copy of the repository and of the finished smoke book, free to be edited."""
     smoke_book()
-    wanted = ["asnlsr", "book", "data/paper", "workflow", "profiles", ".snakemake/metadata"]
-    for name in [*wanted, str(SMOKE), "build/smoke", "data/results"]:
-        ignore = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "*-smoke")
-        if (ROOT / name).is_dir():  # no results may have been recorded yet
-            shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
-    for name in ("Snakefile", "_config.yml", "CITATION.cff", "data/README.md"):
+    made = ("data/paper", "data/results", ".snakemake/metadata", str(SMOKE), "build/smoke")
+    copy_repository(tmp_path, *made)
+    for name in ("_config.yml", "CITATION.cff", "data/README.md"):
         shutil.copy2(ROOT / name, tmp_path / name)
     return tmp_path
 
@@ -125,20 +119,11 @@ def test_chapters_open_without_recorded_results(clone, monkeypatch):
     """In a clone of its own, whose package they import: it knows no other results."""
     shutil.rmtree(clone / "data/results", ignore_errors=True)
     monkeypatch.setenv("PYTHONPATH", str(clone))
-    which = "import asnlsr; print(asnlsr.__file__)"
-    for command in (
-        ["-c", which],
-        *(
-            ["workflow/run_chapter.py", f"book/{stem}.ipynb", f"{stem}.ipynb", "PRESET=smoke"]
-            for stem in ("11_results", "appendix_b_what_a_table_measures")
-        ),
-    ):
-        done = subprocess.run(
-            [sys.executable, *command], cwd=clone, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr[-8000:]
-        if which in command:
-            assert done.stdout.strip() == str(clone / "asnlsr/__init__.py")
+    which = "import sys, asnlsr; assert asnlsr.__file__ == sys.argv[1] + '/asnlsr/__init__.py'"
+    subprocess.run([sys.executable, "-c", which, clone], cwd=clone, check=True)
+    for stem in ("11_results", "appendix_b_what_a_table_measures"):
+        command = ["workflow/run_chapter.py", f"book/{stem}.ipynb", f"{stem}.ipynb", "PRESET=smoke"]
+        subprocess.run([sys.executable, *command], cwd=clone, check=True)
     # The page shows this build's runs, and says so.
     assert "Executed on simulated scenes" in (clone / "11_results.ipynb").read_text()
 
@@ -226,9 +211,7 @@ def test_snakefile_needs_no_torch():
 @pytest.mark.slow
 def test_real_scenes_end_in_a_table(tmp_path, shared):
     """Airborne scenes with gaps, bad bands and integers go the same way as the simulated ones."""
-    for name in ("asnlsr", "book", "workflow", "profiles"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy2(ROOT / "Snakefile", tmp_path)
+    copy_repository(tmp_path)
     folder = tmp_path / "my scenes"  # a blank in a path must not break a command
     folder.symlink_to(shared / "data/aviris")
     snakemake("table_and_runs", cwd=tmp_path, dataset="real", scenes_dir=str(folder))
@@ -245,14 +228,8 @@ def test_real_scenes_end_in_a_table(tmp_path, shared):
     target = metrics[metrics.domain == "swir2"]
     assert set(target.scene.dropna()) == scenes["test"]  # times belong to no scene
     assert "| bicubic " in (made / "table-blind.md").read_text()
-    psnr = target[(target.model == "bicubic") & (target.metric == "psnr")].value.mean()
-    store = open_tiles(made / "tiles-scene", "swir2")
-    assert store["hr"].shape == (28, 30, 64, 64)  # two tiles each way in 100 pixels
-    tested = [tile_ids(store).index(tile) for tile in split["test"]]
-    lr, hr = (log_scale(torch.from_numpy(store[name].values[tested])) for name in ("lr", "hr"))
-    error = (functional.interpolate(lr, scale_factor=4, mode="bicubic") - hr).square()
-    by_hand = 10 * torch.log10((hr.max() - hr.min()) ** 2 / error.mean((1, 2, 3)))
-    assert psnr == pytest.approx(by_hand.mean().item(), abs=1e-3)
+    # two tiles each way in 100 pixels
+    assert open_tiles(made / "tiles-scene", "swir2")["hr"].shape == (28, 30, 64, 64)
 
 
 def test_every_chapter_says_once_what_it_reads():
@@ -266,9 +243,7 @@ def test_opened_chapter_makes_what_is_missing_and_only_that(clone):
     (clone / SMOKE / "split-scene.json").unlink()
     (clone / RUN / "run.json").unlink()
     call = "from asnlsr.notebook.workspace import open_chapter; open_chapter('12', 'smoke')"
-    done = subprocess.run(
-        [sys.executable, "-c", call], cwd=clone, check=False, capture_output=True, text=True
-    )
+    done = subprocess.run([sys.executable, "-c", call], cwd=clone, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     made = (clone / SMOKE / "split-scene.json").read_text()
     assert made == (ROOT / SMOKE / "split-scene.json").read_text()
