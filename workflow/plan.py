@@ -71,7 +71,7 @@ def trained_to_the_end(
 def _plan(models: Sequence[str]) -> Iterator[Planned]:
     rest = [name for name in models if name not in PAIR]
     yield from ((name, "warm", seed, ()) for seed in range(SEEDS) for name in PAIR)
-    for seed in range(FEW):
+    for seed in range(SEEDS):
         yield from ((name, "warm", seed, ()) for name in rest if seed < _seeds(name))
     for factor in (0.5, 2):
         for name in DOUBLED:
@@ -93,4 +93,6 @@ def _folds(models: Sequence[str], scenes: Sequence[str]) -> Iterator[Planned]:
 
 
 def _seeds(name: str) -> int:
-    return FEW if spec(name).takes_steps else 1  # nothing else in them is random
+    if not spec(name).takes_steps:
+        return 1  # nothing in it is random
+    return SEEDS if name == BEST else FEW
