@@ -31,8 +31,6 @@ def plain_terminal() -> Iterator[None]:
         return
     except (ValueError, OSError, MemoryError) as error:
         message = told(error)
-    except KeyboardInterrupt:
-        sys.exit(130)
     except Exception as error:
         if not hasattr(error, "format_message"):  # what Typer makes of wrong arguments has it
             raise

@@ -164,17 +164,36 @@ def broken_off(monkeypatch, call, *arguments):
     return left
 
 
-def test_what_is_left_is_gone_on_with(runs, tall, unbroken, tmp_path, monkeypatch):
-    """Of 800 rows, written 16 at a time, a block ends after 216 and 432; none is computed twice."""
-    left = broken_off(monkeypatch, 45, tall, runs / "esrt", tmp_path / "hr.hdr")
-    pixels, firsts, enlarged = unbroken["hr.img"], [], module.enlarged_rows
-    assert left.read_bytes() == pixels[: left.stat().st_size] != b""
+@pytest.fixture
+def firsts(monkeypatch):
+    """Rows of windows from which scenes were computed."""
+    found, enlarged = [], module.enlarged_rows
 
     def noted(*arguments, window):
-        firsts.append(arguments[-1])
+        found.append(arguments[-1])
         return enlarged(*arguments, window=window)
 
     monkeypatch.setattr(module, "enlarged_rows", noted)
+    return found
+
+
+def test_larger_windows_are_gone_on_with(runs, tall, tmp_path, monkeypatch, firsts):
+    """Those of a method for any number of bands, which are fewer: a block ends after 336 rows."""
+    upscale(tall, runs / "bicubic", tmp_path / "out/hr.hdr", progress=False)
+    whole = files(tmp_path / "out")
+    left = broken_off(monkeypatch, 30, tall, runs / "bicubic", tmp_path / "broken/hr.hdr")
+    assert left.stat().st_size > 336 * len(whole["hr.img"]) / 800
+    upscale(tall, runs / "bicubic", tmp_path / "broken/hr.hdr", progress=False)
+    assert files(tmp_path / "broken") == whole
+    assert firsts == [0, 0, 1]
+
+
+def test_what_is_left_is_gone_on_with(runs, tall, unbroken, tmp_path, monkeypatch, firsts):
+    """Of 800 rows, written 16 at a time, a block ends after 216 and 432; none is computed twice."""
+    left = broken_off(monkeypatch, 45, tall, runs / "esrt", tmp_path / "hr.hdr")
+    pixels = unbroken["hr.img"]
+    assert left.read_bytes() == pixels[: left.stat().st_size] != b""
+    firsts.clear()
     for size in (left.stat().st_size, 0, 432 * ROW_BYTES, 432 * ROW_BYTES - 1, 800 * ROW_BYTES):
         left.write_bytes(pixels[:size])
         upscale(tall, runs / "esrt", tmp_path / "hr.hdr", progress=False)

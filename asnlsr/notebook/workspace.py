@@ -31,7 +31,7 @@ READS = {
     "07": "",
     "08": "tiles asnlsr",
     "09": "tiles snlsr-unmix asnlsr",
-    "10": "tiles metrics bicubic richardson-lucy asnlsr bandwise bandwise-oracle",
+    "10": "tiles metrics richardson-lucy asnlsr bandwise",
     "11": "metrics? data/paper/table1.csv recorded",
     "12": "tiles bicubic richardson-lucy asnlsr bandwise",
     "appendix_a": "recorded",

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-SEEDS, FEW = 5, 3  # of the pair that the book asks about, and of every other row
+SEEDS, FEW = 5, 3  # of the pair that the book asks about, and of most other rows
 PAIR = ("asnlsr", "snlsr-unmix")  # with and without the adversary
 # What is kept of run.json.
 _KEPT = (
