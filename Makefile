@@ -29,7 +29,7 @@ INSTALL = UV_FIND_LINKS="$$PIP_FIND_LINKS" .venv/bin/uv pip install --quiet --py
 # An environment that was made elsewhere, and copied or moved here, is made anew.
 ELSEWHERE := $(if $(wildcard .venv/stamp),$(shell grep -qsF ' $(realpath .venv)' .venv/pyvenv.cfg || echo .venv/elsewhere))
 
-.PHONY: all retrain book real evidence weights results sensors pdf readme drawings lab test fuzz torture bench unlock clean help
+.PHONY: all retrain book real evidence weights results sensors pdf readme drawings lab test fuzz torture bench clean help
 .DEFAULT_GOAL := all
 
 all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapters, site
@@ -107,9 +107,6 @@ torture: .venv/test ## kills every command at random moments, fills its disk; th
 
 bench: .venv/test ## time and memory of all networks, in ratios to plain formulations
 	.venv/bin/python -m pytest -q benchmarks --benchmark-min-rounds=9 --benchmark-columns=min,median
-
-unlock: .venv/stamp ## after a power cut: lets the workflow start again
-	$(SMK) --unlock
 
 clean: ## remove everything that was generated, except .venv
 	rm -rf build .snakemake data/*-smoke data/*-demo data/*-paper

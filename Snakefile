@@ -5,9 +5,12 @@ ENVI scenes), scenes_dir (their folder), protocol (of the table), models, seeds 
 no weights of the repository).
 """
 
+import fcntl
 import os
 import re
+import shutil
 import sys
+from contextlib import suppress
 from shlex import join as quoted
 from pathlib import Path
 
@@ -31,6 +34,16 @@ if PRESET not in PRESETS:
     raise WorkflowError(f"unknown preset {PRESET!r}: choose one of {', '.join(PRESETS)}")
 SIZES = PRESETS[PRESET]
 SEED = 0
+
+# Snakemake's locks outlive a process that is killed. Who works here holds this file, which the
+# system lets go of; where nobody does, locks are left over.
+os.makedirs(".snakemake", exist_ok=True)
+AT_WORK = open(".snakemake/at-work", "w")
+with suppress(OSError):  # somebody works here
+    fcntl.flock(AT_WORK, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    shutil.rmtree(".snakemake/locks", ignore_errors=True)
+with suppress(OSError):  # a file system without locks
+    fcntl.flock(AT_WORK, fcntl.LOCK_SH)
 
 # Relative paths, so that the record of what was made stays true when the folder is moved.
 SPACE = Workspace(PRESET, DATASET, base=Path("data"), retrain="retrain" in config)

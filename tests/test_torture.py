@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests import test_fetch
+from tests import test_fetch, test_workflow
+from tests.test_workflow import SMOKE
 
 KILLS = int(os.environ.get("ASNLSR_KILLS", "0"))  # of every verb: make torture; else one of two
 TIMED = {"run.json", "last.ckpt"}  # hold how long it took
 VERBS = ("simulate", "prepare", "train", "evaluate", "upscale", "fetch")
 share, server, url = test_fetch.share, test_fetch.server, test_fetch.url
+clone = test_workflow.clone
 pytestmark = pytest.mark.slow
 
 
@@ -37,7 +40,9 @@ def tree(folder):
     """Every file below a folder, with its bytes unless they hold times."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return {
-        str(path.relative_to(folder)): "" if path.name in TIMED else path.read_bytes()
+        str(path.relative_to(folder)): ""
+        if path.name in TIMED or path.suffix == ".tsv"
+        else path.read_bytes()
         for path in files
     }
 
@@ -80,6 +85,40 @@ def test_killed_command_goes_on_to_the_same_bytes(tmp_path, ready, url, verb):
         if tree(tmp_path / str(n)) != tree(tmp_path / "unbroken"):  # else it was done
             finished(arguments, tmp_path / str(n) / out)
         assert tree(tmp_path / str(n)) == tree(tmp_path / "unbroken"), f"kill {n}"
+
+
+def test_killed_workflow_goes_on(clone):
+    """Killed with all that it has started; what was kept, and what it makes of it, is the same."""
+    target = "all" if KILLS else f"{SMOKE}/table-blind.md"
+    command = [sys.executable, "-m", "snakemake", target, "--config", "preset=smoke"]
+    stale = [f"{SMOKE}/split-scene.json", f"{SMOKE}/runs/rcam-blind-warm-s0"]
+    stale += [f"{SMOKE}/table-blind.md", "build/smoke/src/01_scenes.ipynb", "build/smoke/_build"]
+
+    def make():
+        return subprocess.Popen(
+            command, cwd=clone, start_new_session=True, stderr=subprocess.PIPE, text=True
+        )
+
+    whole, made, seconds = {}, set(), 20.0
+    for n in range(-1, KILLS or 1):
+        for path in stale:
+            shutil.rmtree(clone / path, ignore_errors=True)
+            (clone / path).unlink(missing_ok=True)
+        if n >= 0:
+            process = make()
+            time.sleep(random.Random(f"make {n}").uniform(0.1, 0.9) * seconds)
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+        begun = time.monotonic()
+        process = make()
+        _, told = process.communicate()
+        assert process.returncode == 0, told
+        whole = whole or tree(clone / SMOKE)
+        assert tree(clone / SMOKE) == whole, f"kill {n}"
+        names = set(tree(clone / "build"))
+        made = made or names
+        assert names == made, f"kill {n}"
+        seconds = seconds if n >= 0 else time.monotonic() - begun
 
 
 @pytest.fixture

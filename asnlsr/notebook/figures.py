@@ -13,7 +13,6 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from scipy.stats import gaussian_kde
 
 from asnlsr.scenes.bands import DOMAINS
 from asnlsr.scenes.bands import false_colour as false_colour  # for chapters
@@ -83,6 +82,8 @@ def domain_contours(ax: Axes, source: NDArray[np.floating], target: NDArray[np.f
 
     Outside of the contours lie 10, 30, 50, 70 and 90 % of the points.
     """
+    from scipy.stats import gaussian_kde  # slow
+
     for (name, domain), points in zip(DOMAINS.items(), (source, target), strict=True):
         colour = DOMAIN_COLOUR[name]
         density = gaussian_kde(points.T)
