@@ -302,6 +302,7 @@ rule chapter:
         script="workflow/run_chapter.py",
     output:
         f"{BUILD}/src/{{chapter}}.ipynb",
+    priority: lambda wildcards: wildcards.chapter.startswith("08")  # the longest: not the last
     benchmark:
         f"{BUILD}/benchmarks/{{chapter}}.tsv"
     message:

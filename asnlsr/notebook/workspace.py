@@ -25,7 +25,7 @@ READS = {
     "01": "scenes",
     "02": "scenes tiles",
     "03": "tiles",
-    "04": "tiles bicubic-centred back-projection richardson-lucy linear",
+    "04": "tiles back-projection richardson-lucy metrics",
     "05": "tiles richardson-lucy rcam esrt srformer metrics",
     "06": "",
     "07": "",
