@@ -37,7 +37,7 @@ MENDED = {
     r'(?<=pasted-text">)([\d.]+)e-0*([1-9]\d*)(?=</span>)': r"\1&nbsp;×&nbsp;10<sup>−\2</sup>",
     r'(?<=pasted-text">)([\d.]+)e\+00(?=</span>)': r"\1",
     r'(?<=pasted-text">)[-+](0\.?0*)(?=</span>)': r"\1",
-    r'(?<=pasted-text">)-(?=[\d.])': "−",
+    r'((?:pasted-text"|<td[^>]*)>)-(?=[\d.])': r"\1−",
     # A name for screen readers that hides the text which is there to be read.
     r'(<summary) aria-label="Toggle hidden content"': r"\1",
     r'(search-button-field[^>]*?)\s+aria-label="Search"': r"\1",

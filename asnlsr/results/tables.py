@@ -159,7 +159,7 @@ _SORT = """
 const th = event.target.closest('th'), body = this.tBodies[0];
 if (!th || !this.tHead.contains(th)) return;
 const down = th.dataset.down = th.dataset.down ? '' : '1', sign = down ? -1 : 1;
-const cell = row => row.cells[th.cellIndex].textContent;
+const cell = row => row.cells[th.cellIndex].textContent.replace('\u2212', '-');
 const order = (a, b) => (parseFloat(a) - parseFloat(b)) || a.localeCompare(b);
 body.append(...[...body.rows].sort((p, q) => sign * order(cell(p), cell(q))));
 """.replace("\n", " ")
