@@ -79,7 +79,7 @@ def in_pieces(
                 yield log_scale(torch.from_numpy(strip))
 
     def super_resolve(window: Tensor) -> Tensor:
-        domains = torch.chunk(window, len(bands.centres_nm) // group, 1)
+        domains = torch.chunk(window, max(len(bands.centres_nm) // group, 1), 1)
         if whole:
             parts = [network.super_resolve(part[:, :group], part[:, group:]) for part in domains]
         else:
@@ -136,7 +136,7 @@ def upscale(hdr: Path, run: Path, out: Path, progress: bool = True, force: bool 
     size, scale = len(bands.centres_nm), int(record["scale"])
     fields = _header_fields(bands, run, network, record)
     img, png = out.with_suffix(".img"), out.with_suffix(".png")
-    shape, group = (size, scene.rows, scene.cols), size if model.any_bands else BANDS
+    shape, group = (size, scene.rows, scene.cols), size if model.bands else BANDS
     window = LARGE if model.any_bands else WINDOW
     pieces = in_pieces(network, bands, group, model.unmixes, window[0])
     blocks = partial(enlarged_rows, *pieces, shape, scale, window=window)

@@ -452,14 +452,30 @@ def clicked(change):
 browser.observe(clicked, "pixel")
 browser
 """
+FIGURES = """
+from asnlsr.notebook.explore import Adaptation, Deblurring, Embeddings, FiveFaces, Triangle
+rng = np.random.default_rng(0)
+faces = FiveFaces(*(0.3 + 0.4 * rng.random((2, 4, 20, 24))), [0, 1, 2], 0.7, 0.05)
+deblurring = Deblurring(rng.lognormal(-4, 0.5, (60, 68)), 0.7)
+corners, shares = rng.random((3, 2)), rng.dirichlet([1, 1, 1], 60)
+triangle = Triangle(shares @ corners, shares, corners, ["grass", "soil", "roof"])
+clouds = [(rng.normal(size=(40, 2)), np.arange(40) % 2) for _ in range(4)]
+plane = Adaptation(tuple(clouds[:2]), {"moved": tuple(clouds[2:])})
+placed = {("raw", p, "pca"): tuple(rng.normal(size=(2, 9, 2))) for p in (5, 30)}
+def turned(change):
+    Path("turned.txt").write_text(str(change.new))
+    deblurring.iterations = 7
+deblurring.observe(turned, "noise")
+display(faces, deblurring, triangle, plane, Embeddings(placed, {"raw": {"A": 1.5}}))
+"""
 
 
 @pytest.fixture
 def lab(tmp_path, browser, monkeypatch):
     """Start JupyterLab on one notebook, run it, and wait for the widget."""
-    cell = nbformat.v4.new_code_cell(NOTEBOOK)
+    cells = [nbformat.v4.new_code_cell(source) for source in (NOTEBOOK, FIGURES)]
     kernel = {"name": "python3", "display_name": "Python 3"}
-    notebook = nbformat.v4.new_notebook(cells=[cell], metadata={"kernelspec": kernel})
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
     nbformat.write(notebook, tmp_path / "live.ipynb")
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path))
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
@@ -510,4 +526,19 @@ def test_kernel_hears_of_a_click_and_answers(lab, tmp_path):
     assert seen["value"] == CUBE[first + 1, 5, 20]  # the kernel knows of the slider, too
     wait_until(lambda: shown(lab) == ["pushed − beside it", "beside it, 1.64 nm"])
     wait_until(lambda: find(lab, "output")[0].text.endswith("band 8 of 12"))
+    quiet_requests(lab, "http://127.0.0.1")
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_explorable_figures_compute_beside_a_kernel(lab, tmp_path):
+    def said():
+        done = lab.find_elements("css selector", ".explorable[aria-busy=false] [role=status]")
+        return [line.get_property("textContent") for line in done]
+
+    wait_until(lambda: len([*filter(None, said())]) == 5)
+    lab.find_element("css selector", ".explorable [aria-label^=noise]").send_keys(Keys.ARROW_RIGHT)
+    heard = tmp_path / "turned.txt"
+    wait_until(lambda: heard.exists() and heard.read_text() == "3.5")
+    wait_until(lambda: any(line.startswith("PSNR after 7 iterations") for line in said()))
     quiet_requests(lab, "http://127.0.0.1")
