@@ -288,6 +288,7 @@ rule table:
         metrics=f"{SPACE.root}/metrics-{{protocol}}.csv",
     output:
         f"{SPACE.root}/table-{{protocol}}.md",
+    priority: FIRST  # chapter 11 waits for it
     message:
         "Tabulating {input.metrics}"
     shell:

@@ -137,7 +137,8 @@ def mmd(source: Tensor, target: Tensor) -> Tensor:
     """
     source, target = torch.as_tensor(source), torch.as_tensor(target)
     joint, n, m = torch.cat([source, target]), len(source), len(target)
-    squared = (joint[:, None] - joint).square().sum(2)
+    exact = "donot_use_mm_for_euclid_dist"  # equal points have the distance 0
+    squared = torch.cdist(joint, joint, compute_mode=exact).square()
     with torch.no_grad():  # the kernel's width is a yardstick, no way to lower the loss
         apart = squared[squared > 0]
         width = 2 * apart.median() if len(apart) else 1.0

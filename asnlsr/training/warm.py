@@ -203,25 +203,33 @@ class Muon(torch.optim.Adam):
         groups = self.param_groups
         for group in groups:
             if group["muon"]:
+                alike: dict[tuple[int, ...], list[Tensor]] = {}
                 for parameter in group["params"]:
                     if parameter.grad is not None:
-                        self._turn(parameter, group["lr"])
+                        alike.setdefault(parameter.shape, []).append(parameter)
+                for parameters in alike.values():
+                    self._turn(parameters, group["lr"])
         self.param_groups = [group for group in groups if not group["muon"]]
         super().step()
         self.param_groups = groups
         return loss
 
-    def _turn(self, parameter: Tensor, lr: float) -> None:
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-            state["step"] = torch.zeros(())  # Adam looks for it in a checkpoint
-        grad, momentum = parameter.grad, state["momentum"]
-        assert grad is not None
-        momentum.lerp_(grad, 1 - MOMENTUM)
-        step = orthogonal(grad.lerp(momentum, MOMENTUM).flatten(1))
-        size = RMS * max(step.shape) ** 0.5
-        parameter.add_(step.view_as(parameter), alpha=-lr * size)
+    def _turn(self, parameters: list[Tensor], lr: float) -> None:
+        """Step kernels of one shape."""
+        ahead = []
+        for parameter in parameters:
+            state = self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+                state["step"] = torch.zeros(())  # Adam looks for it in a checkpoint
+            grad, momentum = parameter.grad, state["momentum"]
+            assert grad is not None
+            momentum.lerp_(grad, 1 - MOMENTUM)
+            ahead.append(grad.lerp(momentum, MOMENTUM).flatten(1))
+        steps = orthogonal(torch.stack(ahead))
+        size = RMS * max(steps.shape[1:]) ** 0.5
+        for parameter, step in zip(parameters, steps, strict=True):
+            parameter.add_(step.view_as(parameter), alpha=-lr * size)
 
 
 def is_matrix(parameter: Tensor) -> bool:
@@ -229,14 +237,14 @@ def is_matrix(parameter: Tensor) -> bool:
     return parameter.ndim >= 2 and len(parameter) > 1 and parameter[0].numel() > TAPS
 
 
-def orthogonal(matrix: Tensor, steps: int = 5) -> Tensor:
-    """Singular vectors of (m, n) with singular values near 1, by Newton and Schulz."""
+def orthogonal(matrices: Tensor, steps: int = 5) -> Tensor:
+    """Singular vectors of (..., m, n) with singular values near 1, by Newton and Schulz."""
     a, b, c = 3.4445, -4.7750, 2.0315  # of a quintic that brings (0, 1] near 1
-    x = matrix / (matrix.norm() + 1e-7)
-    wide = x.shape[0] <= x.shape[1]
-    x = x if wide else x.T
+    x = matrices / (matrices.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    wide = x.shape[-2] <= x.shape[-1]
+    x = x if wide else x.mT
     for _ in range(steps):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    result: Tensor = x if wide else x.T
+    result: Tensor = x if wide else x.mT
     return result
