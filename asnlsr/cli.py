@@ -166,12 +166,13 @@ def upscale(
     scene: Header,
     run: Annotated[Path, Option(help="Folder of a finished run.")],
     out: Annotated[Path, Option(help="ENVI header to write; .img and .png go beside it.")],
+    psf: Annotated[Path | None, Option(help="PSF of the sensor: text, 32 x 32.")] = None,
     force: Force = False,
 ) -> None:
     """Super-resolve a whole scene; when interrupted, the same command goes on."""
     from asnlsr.upscale import upscale
 
-    upscale(scene, run, out, force=force)
+    upscale(scene, run, out, force=force, psf=psf)
 
 
 @app.command(epilog="Example: asnlsr degrade scene.hdr --out lr.hdr")

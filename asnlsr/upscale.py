@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from numpy.typing import NDArray
+from torch import Tensor
 from tqdm import tqdm
 
 from asnlsr.files import check_space, keep, locked, naming, replacing, sha256
 from asnlsr.models.registry import spec
-from asnlsr.physics import log_scale, unscale
+from asnlsr.physics import SIZE, log_scale, unscale
 from asnlsr.scenes.bands import BANDS, BinnedScene, SceneBands, quick_look
 from asnlsr.scenes.degrade import resampled_fields
 from asnlsr.scenes.envi import Scene, check_output, open_scene, write_header
@@ -102,7 +103,14 @@ _ASSUMED = "takes the PSF of the training tiles; if the true one is narrower, bi
 _IDENTITY = "asnlsr identity"  # header field: hash of all that the output was made from
 
 
-def upscale(hdr: Path, run: Path, out: Path, progress: bool = True, force: bool = False) -> None:
+def upscale(
+    hdr: Path,
+    run: Path,
+    out: Path,
+    progress: bool = True,
+    force: bool = False,
+    psf: Path | None = None,
+) -> None:
     """Super-resolve a scene: ENVI header ``out``, pixels (.img) and a quick look (.png) beside it.
 
     A network of a fixed number of bands gives the binned bands of both domains, one that takes
@@ -119,11 +127,14 @@ def upscale(hdr: Path, run: Path, out: Path, progress: bool = True, force: bool 
         Show a progress bar on stderr.
     force : bool
         Replace an output of another call.
+    psf : Path, optional
+        The point spread function of the sensor, as `read_psf` takes it, for a method that asks
+        for it; by default that of the tiles of the run.
 
     Raises
     ------
     FileNotFoundError, ValueError
-        If the scene, the run or the output cannot be used; the message names it.
+        If the scene, the run, the PSF or the output cannot be used; the message names it.
     FileExistsError
         If there is an output that this very call did not make.
     """
@@ -132,9 +143,15 @@ def upscale(hdr: Path, run: Path, out: Path, progress: bool = True, force: bool 
     scene, model = open_scene(hdr), spec(record["model"])
     _check(scene, run, record)
     check_output(scene, out)
+    take_psf = getattr(network, "take_psf", None)
+    assumes = take_psf is not None and psf is None
+    if psf is not None:
+        if take_psf is None:
+            raise ValueError(f"{run}: {model.label} cannot be told a PSF; bandwise can")
+        take_psf(read_psf(psf))
     bands = SceneBands(scene) if model.any_bands else BinnedScene(scene)
     size, scale = len(bands.centres_nm), int(record["scale"])
-    fields = _header_fields(bands, run, network, record)
+    fields = _header_fields(bands, run, record, assumes, psf)
     img, png = out.with_suffix(".img"), out.with_suffix(".png")
     shape, group = (size, scene.rows, scene.cols), size if model.bands else BANDS
     window = LARGE if model.any_bands else WINDOW
@@ -155,10 +172,26 @@ def upscale(hdr: Path, run: Path, out: Path, progress: bool = True, force: bool 
                 write_header(new_hdr, enlarged, bands.centres_nm + 1e-3 * same, **fields)
             part.replace(img)
             bands.tell_clipped()
-            if hasattr(network, "take_psf"):
+            if assumes:
                 logger.warning("%s: %s", img, _ASSUMED)
         if not png.exists():
             quick_look(open_scene(out), png)
+
+
+def read_psf(path: Path) -> NDArray[np.float64]:
+    """Read a PSF (32, 32) from a text file as `numpy.savetxt` writes it; its sum becomes 1.
+
+    In pixels of the enlarged scene, along rows and columns like its pixels; the middle is index
+    (16, 16), as in `physics.gaussian_psf`. ValueError: it is no such file, or not a PSF.
+    """
+    try:
+        psf = np.loadtxt(path.read_text("utf-8").splitlines(), ndmin=2)
+        if psf.shape != (SIZE, SIZE) or not (psf.min() >= 0 < psf.sum() < np.inf):
+            raise ValueError
+    except ValueError as error:
+        what = f"not a PSF: {SIZE} lines of {SIZE} numbers, none below 0; use numpy.savetxt"
+        raise ValueError(f"{path}: {what}") from error
+    return np.asarray(psf / psf.sum(), dtype=np.float64)
 
 
 def _check(scene: Scene, run: Path, record: dict[str, Any]) -> None:
@@ -176,12 +209,12 @@ def _check(scene: Scene, run: Path, record: dict[str, Any]) -> None:
 
 
 def _header_fields(
-    bands: SceneBands, run: Path, network: nn.Module, record: dict[str, Any]
+    bands: SceneBands, run: Path, record: dict[str, Any], assumes: bool, psf: Path | None
 ) -> dict[str, Any]:
     """Return what the header of the output says besides shape and wavelengths."""
     scene, scale = bands.scene, record["scale"]
     fields = resampled_fields(scene, scale, finer=True)
-    assumed = f"; {_ASSUMED}" if hasattr(network, "take_psf") else ""
+    assumed = f"; {_ASSUMED}" if assumes else "; takes a PSF that was given" if psf else ""
     fields["description"] = (
         f"{scene.name} enlarged by {scale} with {spec(record['model']).label} "
         f"(run {run.resolve().name}, asnlsr {version('asnlsr')}); {scene.quantity}{assumed}"
@@ -190,7 +223,8 @@ def _header_fields(
         fields["fwhm"] = [f"{value:.10g}" for value in bands.fwhm_nm]
     if len(bands.centres_nm) == scene.channels:
         fields["bbl"] = scene.usable.astype(int).tolist()
-    made_from = [sha256(file) for file in (run / "weights.safetensors", scene.hdr, scene.img)]
+    files = [run / "weights.safetensors", scene.hdr, scene.img, *([psf] if psf else [])]
+    made_from = [sha256(file) for file in files]
     identity = [made_from, record["model"], record["config"], fields, WINDOW, LARGE, OVERLAP]
     fields[_IDENTITY] = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
     return fields

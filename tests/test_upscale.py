@@ -13,7 +13,7 @@ import torch.nn.functional as F
 import asnlsr.upscale as module
 from asnlsr.config import Experiment
 from asnlsr.models.registry import build
-from asnlsr.physics import log_scale, unscale
+from asnlsr.physics import gaussian_psf, log_scale, unscale
 from asnlsr.scenes.bands import BinnedScene, SceneBands
 from asnlsr.scenes.degrade import degrade_scene
 from asnlsr.scenes.envi import open_scene, write_scene
@@ -99,6 +99,26 @@ def test_what_takes_the_psf_as_known_says_so(model, takes_it, runs, lr, tmp_path
     upscale(lr, runs / model, tmp_path / "hr.hdr", progress=False)
     description = open_scene(tmp_path / "hr.hdr").header["description"]
     assert ("takes the PSF" in description, "takes the PSF" in caplog.text) == (takes_it, takes_it)
+
+
+def test_psf_that_is_given_replaces_the_one_assumed(call, runs, lr, tmp_path):
+    upscale(lr, runs / "bicubic-centred", tmp_path / "hr.hdr", progress=False)
+    moved = np.roll(gaussian_psf(), 2, axis=1)
+    for name, psf in (("same", 7 * gaussian_psf()), ("moved", moved)):
+        np.savetxt(tmp_path / f"{name}.txt", psf)
+        line = UPSCALE.format(lr, runs / "bicubic-centred", f"{name}.hdr")
+        assert call(f"{line} --psf {name}.txt")[0] == 0
+    assert files(tmp_path)["same.img"] == files(tmp_path)["hr.img"]
+    said = open_scene(tmp_path / "moved.hdr").header["description"]
+    assert "that was given" in said
+    assert "takes the PSF" not in said
+    # As the method does with it, here over the whole scene, which fits in one window.
+    network, _ = load_run(runs / "bicubic-centred")
+    network.take_psf(moved)
+    bands = SceneBands(open_scene(lr))
+    z = log_scale(torch.from_numpy(bands.read_rows(0, 20)))[None]
+    radiance = read(tmp_path / "moved.hdr")[1]
+    np.testing.assert_allclose(radiance, unscale(network(z).sr)[0].movedim(0, -1), rtol=1e-4)
 
 
 def test_quick_look_shows_both_domains_and_is_thinned(runs, tmp_path):
@@ -272,6 +292,31 @@ def test_unusable_run(refused, runs, lr, tmp_path, spoil, words):
     shutil.copytree(runs / "esrt", tmp_path / "run")
     spoil(tmp_path / "run")
     refused(UPSCALE.format(lr, "run", "out/hr.hdr"), "run", *words)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda psf: psf[:31],
+        lambda psf: np.where(psf == psf.max(), np.nan, psf),
+        lambda psf: psf - psf.mean(),
+        lambda psf: psf * 0,
+    ],
+    ids=["size", "NaN", "negative", "dark"],
+)
+def test_unusable_psf(refused, runs, lr, tmp_path, spoil):
+    np.savetxt(tmp_path / "psf.txt", spoil(gaussian_psf()))
+    line = UPSCALE.format(lr, runs / "bicubic-centred", "out/hr.hdr")
+    refused(f"{line} --psf psf.txt", "psf.txt", "not a PSF", "numpy.savetxt")
+
+
+def test_what_is_no_psf_or_is_not_asked_for(refused, runs, lr, tmp_path):
+    (tmp_path / "psf.txt").write_bytes(b"\x93NUMPY")
+    line = UPSCALE.format(lr, runs / "bicubic-centred", "out/hr.hdr") + " --psf"
+    refused(f"{line} psf.txt", "psf.txt", "not a PSF")
+    refused(f"{line} none.txt", "none.txt")
+    line = UPSCALE.format(lr, runs / "esrt", "out/hr.hdr")
+    refused(f"{line} --psf psf.txt", "ESRT cannot be told a PSF")
 
 
 def test_output_of_another_run_or_scene(call, refused, runs, lr, tmp_path):
