@@ -264,6 +264,8 @@ rule measure_weights:
         runs=[f"data/weights/{model}" for model in SHIPPED],
         ceiling="" if "bicubic" in SHIPPED else " --no-ceiling",
     priority: FIRST  # other chapters wait for it
+    benchmark:
+        f"{SPACE.root}/benchmarks/evaluate-weights.tsv"
     message:
         "Evaluating the weights of {SHIPPED}"
     shell:

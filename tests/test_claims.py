@@ -214,8 +214,8 @@ CLAIMS: dict[str, dict[str, Check]] = {
             and (r.gap("asnlsr", "bicubic", scenes="aviris", by="scene") > 0).sum() == 6
         ),
         "what its adversary adds is too small to detect.** A-SNLSR gains {glue:text}`gain:.2f` dB"
-        " in PSNR over bicubic interpolation and nothing in SSIM; its adversary changes the PSNR by"
-        " {glue:text}`adversary:+.2f` dB (five pairs of training runs, 95 % interval"
+        " in PSNR (peak signal-to-noise ratio) over bicubic interpolation and nothing in SSIM, a"
+        " measure of structure; its adversary changes the PSNR by {glue:text}`adversary:+.2f` dB (five pairs of training runs, 95 % interval"
         " {glue:text}`low:+.2f` to {glue:text}`high:+.2f`).": lambda r: (
             len(r.adversary()) == 5
             and undetected(r.adversary())
@@ -325,8 +325,7 @@ CLAIMS: dict[str, dict[str, Check]] = {
         ),
         "After 2,000 steps on the source alone the network ends below bicubic in SWIR2, with target"
         " tiles unmixed as well it still does; with relighting it ends above.": lambda r: (
-            r.longer("snlsr").max() < 0
-            and r.longer(CUT).max() < 0 < r.longer("snlsr-unmix").min()
+            r.longer("snlsr").max() < 0 and r.longer(CUT).max() < 0 < r.longer("snlsr-unmix").min()
         ),
         "At $\\gamma = 1$ MMD² falls from {glue:text}`way_mmd_pixels_0:.2f` to"
         " {glue:text}`way_mmd_pixels_3:.2f` and PSNR changes by {glue:text}`way_psnr_3:+.2f` dB on"
