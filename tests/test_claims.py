@@ -215,7 +215,8 @@ CLAIMS: dict[str, dict[str, Check]] = {
         ),
         "what its adversary adds is too small to detect.** A-SNLSR gains {glue:text}`gain:.2f` dB"
         " in PSNR (peak signal-to-noise ratio) over bicubic interpolation and nothing in SSIM, a"
-        " measure of structure; its adversary changes the PSNR by {glue:text}`adversary:+.2f` dB (five pairs of training runs, 95 % interval"
+        " measure of structure; its adversary changes the PSNR by {glue:text}`adversary:+.2f` dB"
+        " (five pairs of training runs, 95 % interval"
         " {glue:text}`low:+.2f` to {glue:text}`high:+.2f`).": lambda r: (
             len(r.adversary()) == 5
             and undetected(r.adversary())
