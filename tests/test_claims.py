@@ -410,8 +410,16 @@ CLAIMS: dict[str, dict[str, Check]] = {
         ),
         "With the published recipe, after {glue:text}`published_steps` steps, it is"
         " {glue:text}`published_gain:+.2f` dB, and {glue:text}`collapsed` of"
-        " {glue:text}`collapsed_of` runs ended with collapsed abundances.": lambda r: (
+        " {glue:text}`collapsed_of` runs ended with collapsed abundances; its adversary changes"
+        " PSNR by {glue:text}`published_adversary:+.2f` dB"
+        " ({glue:text}`published_adversary_low:+.2f` to {glue:text}`published_adversary_high:+.2f`,"
+        " ten pairs): not detectable, and negligible.": lambda r: (
             r.mean("asnlsr", recipe="published", steps=1000) - r.mean("bicubic") < NEGLIGIBLE
+            and len(r.adversary(recipe="published", steps=1000)) == 10
+            and undetected(r.adversary(recipe="published", steps=1000))
+            and all(
+                abs(x) < NEGLIGIBLE for x in interval(r.adversary(recipe="published", steps=1000))
+            )
         ),
         "A-SNLSR trails the best of the three baselines.": lambda r: (
             r.gap("srformer", "asnlsr").mean() > 0
