@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -58,6 +59,22 @@ def gaussian_psf(width: float = 1.0) -> NDArray[np.float64]:
     across = np.cos(_ROTATION) * row - np.sin(_ROTATION) * col
     kernel = np.exp(-0.5 * (along**2 / _VARIANCES[0] + across**2 / _VARIANCES[1]))
     return np.asarray(kernel / kernel.sum(), dtype=np.float64)
+
+
+def read_psf(path: Path) -> NDArray[np.float64]:
+    """Read a PSF (32, 32) from a text file as `numpy.savetxt` writes it; its sum becomes 1.
+
+    In pixels of the enlarged scene, along rows and columns like its pixels; the middle is index
+    (16, 16), as in `gaussian_psf`. ValueError: it is no such file, or not a PSF.
+    """
+    try:
+        psf = np.loadtxt(path.read_text("utf-8").splitlines(), ndmin=2)
+        if psf.shape != (SIZE, SIZE) or not (psf.min() >= 0 < psf.sum() < np.inf):
+            raise ValueError
+    except ValueError as error:
+        what = f"not a PSF: {SIZE} lines of {SIZE} numbers, none below 0; use numpy.savetxt"
+        raise ValueError(f"{path}: {what}") from error
+    return np.asarray(psf / psf.sum(), dtype=np.float64)
 
 
 def halo(scale: int) -> tuple[int, int]:

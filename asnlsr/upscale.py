@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
 from asnlsr.files import check_space, keep, locked, naming, replacing, sha256
 from asnlsr.models.registry import spec
-from asnlsr.physics import SIZE, log_scale, unscale
+from asnlsr.physics import log_scale, read_psf, unscale
 from asnlsr.scenes.bands import BANDS, BinnedScene, SceneBands, quick_look
 from asnlsr.scenes.degrade import resampled_fields
 from asnlsr.scenes.envi import Scene, check_output, open_scene, write_header
@@ -128,7 +127,7 @@ def upscale(
     force : bool
         Replace an output of another call.
     psf : Path, optional
-        The point spread function of the sensor, as `read_psf` takes it, for a method that asks
+        The point spread function of the sensor, for `physics.read_psf`, of a method that asks
         for it; by default that of the tiles of the run.
 
     Raises
@@ -176,22 +175,6 @@ def upscale(
                 logger.warning("%s: %s", img, _ASSUMED)
         if not png.exists():
             quick_look(open_scene(out), png)
-
-
-def read_psf(path: Path) -> NDArray[np.float64]:
-    """Read a PSF (32, 32) from a text file as `numpy.savetxt` writes it; its sum becomes 1.
-
-    In pixels of the enlarged scene, along rows and columns like its pixels; the middle is index
-    (16, 16), as in `physics.gaussian_psf`. ValueError: it is no such file, or not a PSF.
-    """
-    try:
-        psf = np.loadtxt(path.read_text("utf-8").splitlines(), ndmin=2)
-        if psf.shape != (SIZE, SIZE) or not (psf.min() >= 0 < psf.sum() < np.inf):
-            raise ValueError
-    except ValueError as error:
-        what = f"not a PSF: {SIZE} lines of {SIZE} numbers, none below 0; use numpy.savetxt"
-        raise ValueError(f"{path}: {what}") from error
-    return np.asarray(psf / psf.sum(), dtype=np.float64)
 
 
 def _check(scene: Scene, run: Path, record: dict[str, Any]) -> None:

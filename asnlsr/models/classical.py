@@ -43,7 +43,7 @@ LIMIT = 40  # iterations among which `fit` chooses
 NEAR_DB = 0.02  # so far below the best PSNR the fewest iterations do
 _TILES, _EVERY = 8, 5  # what it looks at: so many tiles, and every fifth band; bands are alike
 _TINY = 1e-8  # keeps quotients finite
-_TOLERANCE = 1e-3  # of the PSF: changes z by 2e-5, small beside what an iteration leaves
+_TOLERANCE = 1e-4  # of the PSF: small beside what an iteration leaves
 _BANDS = 8  # at a time: they stay in the cache
 
 
