@@ -1,6 +1,5 @@
 """The command line: every verb is a few lines over a library function."""
 
-import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -240,7 +239,7 @@ def main() -> None:
     from asnlsr.terminal import plain_terminal
 
     with plain_terminal():
-        sys.exit(app(standalone_mode=False))
+        raise SystemExit(app(standalone_mode=False))
 
 
 if __name__ == "__main__":
