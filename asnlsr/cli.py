@@ -1,5 +1,6 @@
 """The command line: every verb is a few lines over a library function."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,11 +10,9 @@ from typer import Argument, Option
 from asnlsr.files import keep, replacing
 
 # The verbs import what they call themselves, so that --help does not wait for torch.
+HELP = "Hyperspectral super-resolution with cross-spectral domain adaptation."
 app = typer.Typer(
-    help="Hyperspectral super-resolution with cross-spectral domain adaptation.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    help=HELP, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
 
 Tiles = Annotated[Path, Option(help="Folder made by prepare.")]
@@ -239,7 +238,7 @@ def main() -> None:
     from asnlsr.terminal import plain_terminal
 
     with plain_terminal():
-        raise SystemExit(app(standalone_mode=False))
+        sys.exit(app(standalone_mode=False))
 
 
 if __name__ == "__main__":
