@@ -85,7 +85,7 @@ def test_run_times_leave_out_further_runs(tmp_path):
     ):
         (tmp_path / folder).mkdir(exist_ok=True)
         for name in names:
-            (tmp_path / folder / f"{name}.tsv").write_text("s\tmax_rss\n180\t1024\n")
+            (tmp_path / folder / f"{name}.tsv").write_text("s\n180\n")
     text = build_site.run_times(tmp_path / "jobs", tmp_path / "chapters")
     assert "All steps together: 6 minutes" in text
     assert text.count("3.0") == 2

@@ -80,8 +80,8 @@ def run_times(workflow: Path, chapters: Path) -> str:
     for path in (*sorted(steps), *sorted(chapters.glob("*.tsv"))):
         measured = pd.read_csv(path, sep="\t").iloc[-1]
         minutes += measured["s"] / 60
-        rows.append((path.stem, f"{measured['s'] / 60:.1f}", f"{measured['max_rss'] / 1024:.1f}"))
-    table = pd.DataFrame(rows, columns=["step", "minutes", "memory (GB)"])
+        rows.append((path.stem, f"{measured['s'] / 60:.1f}"))
+    table = pd.DataFrame(rows, columns=["step", "minutes"])
     text = f"All steps together: {minutes:.0f} minutes, on two cores about {minutes / 2:.0f}.\n\n"
     return text + table.to_markdown(index=False, disable_numparse=True)
 

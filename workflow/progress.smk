@@ -1,4 +1,7 @@
-"""What `make` says before it starts: how long every job will take."""
+"""What `make` does before it starts: it says how long every job will take, and starts `warm.py`."""
+
+import subprocess
+import tempfile
 
 import pandas as pd
 from snakemake.logging import logger
@@ -9,6 +12,7 @@ from asnlsr.models.registry import spec
 TYPICAL = {"simulate": 20, "prepare": 12, "train": 25, "evaluate": 15, "chapter": 40, "site": 60}
 if PRESET != "smoke":
     TYPICAL |= {"simulate": 40, "prepare": 40, "train": 300, "chapter": 60}
+SERVERS = []
 
 
 def expected(job):
@@ -29,3 +33,11 @@ onstart:
     seconds = {workflow.dag.jobid(job): expected(job) for job in jobs}
     side_by_side = workflow.resource_settings.nodes or workflow.resource_settings.cores
     logger.info("", extra={"event": "plan", "expected": seconds, "cores": side_by_side})
+    programs = [job for job in jobs if job.rule.name in ("train", "evaluate", "chapter")]
+    if sys.platform == "linux" and len(programs) > 2 and not workflow.resource_settings.nodes:
+        os.environ["ASNLSR_WARM"] = tempfile.mkdtemp(prefix="asnlsr-")
+        one = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}  # as jobs have
+        command = [sys.executable, "workflow/warm.py"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        SERVERS.append(subprocess.Popen(command, env=os.environ | one, **pipes))
+        SERVERS[0].stdout.readline()  # it can be asked, and ends where this process does

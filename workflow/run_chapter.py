@@ -11,8 +11,9 @@ import nbformat
 import papermill
 from PIL import Image
 
-# The kernel `python3` is that of this Python, whatever other kernels the reader has installed.
-os.environ |= {"JUPYTER_PATH": "", "JUPYTER_PREFER_ENV_PATH": "1"}
+# The kernel `python3` is that of this Python, whatever other kernels the reader has installed:
+# started by `warm.py` where that is at work.
+os.environ |= {"JUPYTER_PATH": os.environ.get("ASNLSR_WARM", ""), "JUPYTER_PREFER_ENV_PATH": "1"}
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -39,6 +40,7 @@ def main(notebook: Path, out: Path, parameters: dict[str, object]) -> None:
         cwd=notebook.parent,
         progress_bar=False,
         extra_arguments=["--log-level=50"],  # of the kernel; an error in a cell is reported anyway
+        shutdown_kernel="immediate",
     )
     # The state of the widgets would make every page ask a content network for their scripts.
     executed.metadata.pop("widgets", None)
