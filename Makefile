@@ -38,11 +38,8 @@ all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapt
 	@echo; cat data/simulated-$(PRESET)/table-$(PROTOCOL).md
 	@$(THE_BOOK)
 
-retrain: .venv/stamp ## the same with every network trained here, for PRESET's steps: shorter than the weights
-	@echo "Looking what is to be trained for the book at preset $(PRESET)."
-	@$(SMK) all --config preset=$(PRESET) protocol=$(PROTOCOL) retrain=1
-	@echo; cat data/simulated-$(PRESET)/table-$(PROTOCOL).md
-	@$(THE_BOOK)
+retrain: PRESET = short
+retrain: all ## the same with every network trained here, for 300 steps (preset short)
 
 book: .venv/stamp ## only the chapters and the site, e.g. make book PRESET=smoke
 	@echo "Looking what is to be made for the chapters at preset $(PRESET)."
@@ -109,12 +106,12 @@ bench: .venv/test ## time and memory of all networks, in ratios to plain formula
 	.venv/bin/python -m pytest -q benchmarks --benchmark-min-rounds=9 --benchmark-columns=min,median
 
 clean: ## remove everything that was generated, except .venv
-	rm -rf build .snakemake data/*-smoke data/*-demo data/*-paper
+	rm -rf build .snakemake data/*-smoke data/*-short data/*-demo data/*-paper
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 	@echo
-	@echo "Options: PRESET=smoke|demo|paper (now $(PRESET)), PROTOCOL=blind|as-released (now $(PROTOCOL)), SEEDS=1..5 of the evidence (now $(SEEDS)), SCENES_NAME=... of your own (now $(SCENES_NAME)), CLUSTER=slurm, PYTHON=python3.x"
+	@echo "Options: PRESET=smoke|short|demo|paper (now $(PRESET)), PROTOCOL=blind|as-released (now $(PROTOCOL)), SEEDS=1..5 of the evidence (now $(SEEDS)), SCENES_NAME=... of your own (now $(SCENES_NAME)), CLUSTER=slurm, PYTHON=python3.x"
 
 .PHONY: .venv/elsewhere
 

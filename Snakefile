@@ -1,8 +1,7 @@
 """From radiance scenes to the book: the one description of the pipeline.
 
 Settings (`snakemake --config key=value`): preset, dataset (simulated, or a name for the reader's
-ENVI scenes), scenes_dir (their folder), protocol (of the table), models, seeds (of the evidence), retrain (use
-no weights of the repository).
+ENVI scenes), scenes_dir (their folder), protocol (of the table), models, seeds (of the evidence).
 """
 
 import fcntl
@@ -46,7 +45,7 @@ with suppress(OSError):  # a file system without locks
     fcntl.flock(AT_WORK, fcntl.LOCK_SH)
 
 # Relative paths, so that the record of what was made stays true when the folder is moved.
-SPACE = Workspace(PRESET, DATASET, base=Path("data"), retrain="retrain" in config)
+SPACE = Workspace(PRESET, DATASET, base=Path("data"))
 BUILD = f"build/{PRESET}" if DATASET == "simulated" else f"build/{DATASET}-{PRESET}"
 TABLE = f"{SPACE.root}/table-{PROTOCOL}.md"
 SITE = f"{BUILD}/_build/html/index.html"

@@ -117,7 +117,7 @@ def train(
     tiles: Tiles,
     split: SplitFile,
     out: Annotated[Path, Option(help="Run folder; the same run, unfinished, goes on.")],
-    preset: Annotated[Literal["smoke", "demo", "paper"], Option(help="Sizes.")] = "demo",
+    preset: Annotated[Literal["smoke", "short", "demo", "paper"], Option(help="Sizes.")] = "demo",
     protocol: Annotated[Protocol, Option(help="as-released sees target truth.")] = "blind",
     recipe: Annotated[Literal["warm", "published"], Option(help="Of training.")] = "warm",
     seed: Seed = 0,

@@ -11,7 +11,7 @@ from asnlsr.models.registry import spec
 # Seconds on two cores of what was never done here. Networks at demo: as recorded, else `train`.
 TYPICAL = {"simulate": 20, "prepare": 12, "train": 25, "evaluate": 15, "chapter": 40, "site": 60}
 if PRESET != "smoke":
-    TYPICAL |= {"simulate": 40, "prepare": 40, "train": 300, "chapter": 60}
+    TYPICAL |= {"simulate": 40, "prepare": 40, "train": 0.3 * SIZES.steps, "chapter": 60}
 SERVERS = []
 
 
