@@ -38,7 +38,7 @@ class Preset:
 
 PRESETS = {
     "smoke": Preset(4, (128, 64), 64, 64, 2, 12, 12, 4, 150),
-    "short": Preset(8, (512, 256), 128, 64, 4, 300, 75, 100, 600),
+    "short": Preset(8, (512, 256), 128, 64, 4, 160, 40, 80, 600),
     "demo": Preset(8, (512, 256), 128, 64, 4, 1000, 250, 100, 600),
     # 100 epochs of 225 batches: the number of epochs is not published, 100 is our choice.
     "paper": Preset(6, (5809, 620), 128, 128, 4, 22_500, 600, 225, 2000),

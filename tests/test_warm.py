@@ -22,7 +22,7 @@ def warm(tmp_path_factory):
     folder = tmp_path_factory.mktemp("warm")
     environment = os.environ | {"ASNLSR_WARM": str(folder)}
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(WARM, env=environment, **pipes) as server:
+    with subprocess.Popen([*WARM, "serve"], env=environment, **pipes) as server:
         server.stdout.readline()
         yield folder, server
         server.kill()

@@ -37,7 +37,10 @@ onstart:
     if sys.platform == "linux" and len(programs) > 2 and not workflow.resource_settings.nodes:
         os.environ["ASNLSR_WARM"] = tempfile.mkdtemp(prefix="asnlsr-")
         one = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}  # as jobs have
-        command = [sys.executable, "workflow/warm.py"]
+        command = [sys.executable, "workflow/warm.py", "serve"]
+        if any(job.rule.name == "train" for job in programs):
+            command += ["pytorch_lightning"]
+        command += ["xarray", "torchmetrics.functional.image", "sklearn.manifold"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         SERVERS.append(subprocess.Popen(command, env=os.environ | one, **pipes))
         SERVERS[0].stdout.readline()  # it can be asked, and ends where this process does

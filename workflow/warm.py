@@ -1,7 +1,7 @@
 """Run a Python program without the eight seconds that its imports take: `warm.py PROGRAM ARG...`.
 
-The Snakefile starts `warm.py` without a program: a server that imports what most chapters and
-commands need, and forks for each of them. Where there is no server (a cluster, a Mac), the
+The Snakefile starts `warm.py serve MODULE...`: a server that imports what chapters and commands
+need, and forks for each of them. Where there is no server (a cluster, a Mac), the
 program, a script or a command of this environment, is started as usual.
 """
 
@@ -21,7 +21,6 @@ from typing import NoReturn
 
 FOLDER = Path(os.environ.get("ASNLSR_WARM", "none"))  # of the socket, closed to other users
 FIRST = ["torch", "pandas", "matplotlib.pyplot", "IPython", "papermill", "PIL.Image"]
-LATER = ["xarray", "torchmetrics.functional.image", "sklearn.manifold"]
 
 
 def run(program: str, arguments: list[str]) -> int:
@@ -44,8 +43,8 @@ def run(program: str, arguments: list[str]) -> int:
     return int(server.recv(8) or 1)
 
 
-def serve() -> None:
-    """Import, then fork for everyone who asks, until standard input ends."""
+def serve(later: list[str]) -> None:
+    """Import, and fork for everyone who asks, until standard input ends."""
     kernel = importlib.util.find_spec("ipykernel_launcher").origin
     spec = {"argv": [sys.executable, __file__, kernel, "-f", "{connection_file}"]}
     (FOLDER / "kernels/python3").mkdir(parents=True)
@@ -63,7 +62,7 @@ def serve() -> None:
     sys.modules["pandas"].set_option("display.max_columns", 20)  # as where a kernel imports it
     while True:
         gc.freeze()  # an end that is twice as fast, and less memory
-        ready = select.select([listener, sys.stdin], [], [], 0 if LATER else None)[0]
+        ready = select.select([listener, sys.stdin], [], [], 0 if later else None)[0]
         if sys.stdin in ready:
             return shutil.rmtree(FOLDER)
         if ready:
@@ -73,7 +72,7 @@ def serve() -> None:
                 watch(client)
             client.close()
         else:
-            importlib.import_module(LATER.pop(0))
+            importlib.import_module(later.pop(0))
 
 
 def watch(client: socket.socket) -> NoReturn:
@@ -117,6 +116,7 @@ def execute(
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
+    if sys.argv[1] == "serve":
+        serve(sys.argv[2:])
+    else:
         sys.exit(run(sys.argv[1], sys.argv[2:]))
-    serve()
