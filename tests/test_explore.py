@@ -109,6 +109,8 @@ def test_deblurring_sees_and_restores_as_the_equations_say(browser, opened):
     z = [log_scale(torch.tensor(e))[None, None, 14:-14, 14:-14] for e in (x, RADIANCE)]
     assert clean[:2] == pytest.approx([3, float(psnr(*z, PEAK))], abs=0.02)
     assert noisy[1] < clean[1]
+    misjudged = turn(browser, "assumed width", *[Keys.ARROW_RIGHT] * 3)
+    assert misjudged[-1] == 30  # per cent too wide
 
 
 def test_unmixing_is_constrained_least_squares(browser, opened):

@@ -385,13 +385,21 @@ def test_largest_difference_is_pinned(page):
     cube = PLACES["low" if "low against truth" in said else HOSTILE]
     top = max(rmse(each).max() for each in PLACES.values())
     assert [float(value), rmse(cube)[int(row), int(col)]] == pytest.approx([top, top], rel=0.02)
+    apart = np.abs(cube - TRUTH)[:, int(row), int(col)]
+    band = np.abs(NM - float(re.search(r"most at (\S+) nm", said)[1])).argmin()
+    assert apart[band] == pytest.approx(apart.max(), rel=0.02)
+    find(page, "[aria-label^='remove pin 2']")[0].click()
+    assert "Largest" not in find(page, "[role=status]")[0].text
 
 
 @pytest.mark.browser
 def test_pins_and_a_region_are_drawn_and_saved(page, tmp_path):
     click(page, 1, (5, 20))
     click(page, 2, (4, 6), (11, 20))
-    found = columns(saved(page, "save mean spectrum", tmp_path / "spectra.csv"))
+    found = columns(saved(page, "save spectra", tmp_path / "spectra.csv"))
+    region = columns(saved(page, "save mean spectrum", tmp_path / "region.csv"))
+    assert list(region) == [name for name in found if not name.startswith("pin")]
+    assert all((region[name] == found[name]).all() for name in region)
     drawn = drawn_spectra(page)
     np.testing.assert_allclose(found["wavelength (nm)"], NM, rtol=1e-6)
     region = np.s_[:, 4:12, 6:21]

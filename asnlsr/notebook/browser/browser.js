@@ -87,6 +87,7 @@ async function render({ model, el }) {
   };
   const get = (name) => (defaults[name] ?? ((given) => given))(model.get(name));
   const put = (changes) => {
+    local.said = ""; // it speaks of what was shown
     for (const [name, value] of Object.entries(changes)) model.set(name, value);
     model.save_changes();
   };
@@ -214,8 +215,11 @@ async function render({ model, el }) {
     const amount = view === "angle" ? `${short(value)} degrees` : `${short(value)} ${scene.unit}`;
     const where = `row ${pixel[0]}, column ${pixel[1]}`;
     const what = view === "difference" ? `difference at ${scene.label(get("band"))}` : COMPARISONS[view];
+    const [one, other] = [cube, rival()].map((each) => spectrum(scene, each, pixel));
+    const apart = one.map((value, band) => Math.abs(value - other[band]) || 0);
+    const most = view === "difference" ? "" : `, most at ${scene.label(apart.indexOf(Math.max(...apart)))}`;
     local.cursor = null;
-    local.said = `Largest ${what}, ${called(cube)} against ${called(rival())}: ${amount} at ${where}, now pinned`;
+    local.said = `Largest ${what}, ${called(cube)} against ${called(rival())}: ${amount} at ${where} (from 0)${most}; now pinned`;
   }
 
   // What is computed
@@ -314,9 +318,9 @@ async function render({ model, el }) {
   const measured = (cube) =>
     once(scene, `region ${get("region")} ${cube.k}`, () => statistics(scene, cube, get("region")));
 
-  function saveSpectra() {
+  function saveSpectra(name, pins) {
     const { nm, per, cubes, unit } = scene;
-    const columns = get("pins").flatMap(([row, col], n) =>
+    const columns = pins.flatMap(([row, col], n) =>
       cubes.map((cube) => ({
         name: `pin ${n + 1} (${row} ${col}) ${cube.name}`.trim(),
         values: spectrum(scene, cube, [row, col]),
@@ -330,8 +334,9 @@ async function render({ model, el }) {
             values: measured(cube).map((each) => each[of]),
           }); // prettier-ignore
     const region = get("region").length ? `; region: ${regionText(get("region"))}` : "";
+    const remark = `${unit}${region}; of values that this page keeps in 255 levels`;
     const first = { name: `wavelength (${scene.wavelength_unit})`, values: nm.map((each) => each / per) };
-    save("spectra.csv", new Blob([csv(unit + region, [first, ...columns])], { type: "text/csv" }));
+    save(name, new Blob([csv(remark, [first, ...columns])], { type: "text/csv" }));
   }
 
   function profiles() {
@@ -493,7 +498,7 @@ async function render({ model, el }) {
         h("span", { class: "tools", role: "radiogroup", "aria-label": "what a click or drag does" }, ...tools),
         parts.whole,
         button("save picture", "as PNG", savePicture),
-        button("save spectra", "of pins and region, as CSV", saveSpectra),
+        button("save spectra", "of pins and region, as CSV", () => saveSpectra("spectra.csv", get("pins"))),
         h("details", {}, h("summary", {}, "more"),
           row(choice("colours", maps.map((name) => [name, name]), local.map, set("map")),
             h("label", {}, "clip (%) ", slide("clip (%)", 10, 0.5, local.clip, set("clip")))),
@@ -566,7 +571,8 @@ async function render({ model, el }) {
         h("div", { class: "scroll", tabIndex: 0 },
           h("table", { "aria-label": caption }, h("tr", {}, ...cells("th", titles)), ...lines)),
         h("p", { class: "controls" },
-          button("save mean spectrum", "of the region, and the pins, as CSV", saveSpectra), removing("region")),
+          button("save mean spectrum", "of the region, as CSV", () => saveSpectra("region.csv", [])),
+          removing("region")),
       ); // prettier-ignore
     }
     parts.region.replaceChildren(...nodes);

@@ -311,15 +311,17 @@ function Deblurring(ui, data) {
       chart({
         title: `PSNR after ${now} iterations: ${quality[now].toFixed(2)} dB`,
         x: [0, most, "iterations"],
-        y: [Math.max(Math.min(...quality), high - 1.5), high, "PSNR (dB)"],
+        y: [Math.min(...quality), high, "PSNR (dB)"],
         lines: [{ points: [...quality.entries()], colour: TEAL, bold: true, label: "PSNR (dB)" }],
         dots: [
           { at: [best, high], colour: ORANGE, label: `best: ${best}` },
           { at: [now, quality[now]], colour: TEAL },
         ],
       });
+      const wrong = Math.round(100 * (made[1] / made[0] - 1));
+      const taken = wrong ? `assumed ${Math.abs(wrong)} % too ${wrong > 0 ? "wide" : "narrow"}` : "known";
       ui.say(
-        `PSNR after ${now} iterations ${quality[now].toFixed(2)} dB; best after ${best}: ${high.toFixed(2)} dB`,
+        `PSNR after ${now} iterations ${quality[now].toFixed(2)} dB; best after ${best}: ${high.toFixed(2)} dB; the PSF is ${taken}`,
       );
     },
   };
