@@ -34,7 +34,8 @@ onstart:
     side_by_side = workflow.resource_settings.nodes or workflow.resource_settings.cores
     logger.info("", extra={"event": "plan", "expected": seconds, "cores": side_by_side})
     programs = [job for job in jobs if job.rule.name in ("train", "evaluate", "chapter")]
-    if sys.platform == "linux" and len(programs) > 2 and not workflow.resource_settings.nodes:
+    here = sys.platform == "linux" and not workflow.resource_settings.nodes
+    if here and len(programs) > 2 and len(tempfile.gettempdir()) < 80:  # sockets have short names
         os.environ["ASNLSR_WARM"] = tempfile.mkdtemp(prefix="asnlsr-")
         one = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}  # as jobs have
         command = [sys.executable, "workflow/warm.py", "serve"]

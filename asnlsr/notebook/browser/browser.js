@@ -538,6 +538,7 @@ async function render({ model, el }) {
     const steps = colours?.map((colour) => `rgb(${colour})`);
     const bar = range && h("span", { class: "bar", style: `background: linear-gradient(90deg, ${steps})` });
     const legend = range ? [short(range[0]), bar, short(range[1]), h("span", {}, unit)] : [unit];
+    if (range && local.clip) legend.push(h("span", {}, `(${local.clip} % clipped)`));
     if (painted.holes) legend.push(h("span", { class: "bar masked" }), "masked");
     parts.legend.replaceChildren(...legend);
     parts.legend.hidden = !legend.some(Boolean);
