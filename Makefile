@@ -34,13 +34,12 @@ ELSEWHERE := $(if $(wildcard .venv/stamp),$(shell grep -qsF ' $(realpath .venv)'
 
 all: .venv/stamp ## make the whole book: scenes, tiles, training, metrics, chapters, site
 	@echo "Looking what is to be made for the book at preset $(PRESET)."
-	@$(SMK) all --config preset=$(PRESET) protocol=$(PROTOCOL)
+	@$(SMK) all --config preset=$(PRESET) protocol=$(PROTOCOL) $(RETRAIN)
 	@echo; cat data/simulated-$(PRESET)/table-$(PROTOCOL).md
 	@$(THE_BOOK)
 
-retrain: PRESET = short
-retrain: all ## the same with every network trained here, for 160 steps (preset short)
-	@echo "Every network was trained here, for 160 steps: the table shows that training works, not what it leads to."
+retrain: RETRAIN = retrain=1
+retrain: all ## the same with every network trained here: an hour; with PRESET=short, for 160 steps: 17 minutes
 
 book: .venv/stamp ## only the chapters and the site, e.g. make book PRESET=smoke
 	@echo "Looking what is to be made for the chapters at preset $(PRESET)."
@@ -120,7 +119,7 @@ help: ## this list
 .venv/stamp: pyproject.toml constraints.txt $(ELSEWHERE)
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	@echo "Installing the packages of constraints.txt into .venv: a minute or two, 2 GB of disk; then $(or $(MAKECMDGOALS),the book)."
-	@echo "All in all, the first time: $(if $(filter short,$(PRESET)),about 17 minutes on two cores,`sed -n 's/^make  .*: about/about/p' README.md`)."
+	@echo "All in all, the first time: $(if $(RETRAIN),about an hour on two cores (PRESET=short: 17 minutes),`sed -n 's/^make  .*: about/about/p' README.md`)."
 	$(PYTHON) -m venv --clear .venv
 	@$(PIP) uv || true
 	$(INSTALL)

@@ -1,7 +1,8 @@
 """From radiance scenes to the book: the one description of the pipeline.
 
 Settings (`snakemake --config key=value`): preset, dataset (simulated, or a name for the reader's
-ENVI scenes), scenes_dir (their folder), protocol (of the table), models, seeds (of the evidence).
+ENVI scenes), scenes_dir (their folder), protocol (of the table), models, seeds (of the evidence),
+retrain (use no weights of the repository).
 """
 
 import fcntl
@@ -45,7 +46,7 @@ with suppress(OSError):  # a file system without locks
     fcntl.flock(AT_WORK, fcntl.LOCK_SH)
 
 # Relative paths, so that the record of what was made stays true when the folder is moved.
-SPACE = Workspace(PRESET, DATASET, base=Path("data"))
+SPACE = Workspace(PRESET, DATASET, base=Path("data"), retrain="retrain" in config)
 BUILD = f"build/{PRESET}" if DATASET == "simulated" else f"build/{DATASET}-{PRESET}"
 TABLE = f"{SPACE.root}/table-{PROTOCOL}.md"
 SITE = f"{BUILD}/_build/html/index.html"
@@ -170,7 +171,7 @@ if DATASET == "simulated":
             size="x".join(map(str, SIZES.size)),
         benchmark:
             f"{SPACE.root}/benchmarks/simulate.tsv"
-        priority: FIRST  # most of the book waits for it
+        priority: FIRST  # most of the book waits for it, and it does not wait for WARM
         message:
             "Simulating {params.scenes} scenes of {params.size} pixels"
         shell:

@@ -254,7 +254,7 @@ def test_opened_chapter_makes_what_is_missing_and_only_that(clone):
 def test_opened_chapter_without_a_workflow_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(workflow, "ROOT", tmp_path)
     monkeypatch.setattr(
-        Workspace.__init__, "__defaults__", ("demo", "simulated", tmp_path / "data")
+        Workspace.__init__, "__defaults__", ("demo", "simulated", tmp_path / "data", False)
     )
     with pytest.raises(FileNotFoundError, match=r"scenes is missing.*make"):
         open_chapter("01", preset="smoke")
@@ -271,6 +271,7 @@ def test_shipped_weights_stand_in_where_nothing_was_trained_on_the_same_scenes(t
     (kept / "run.json").touch()
     assert space.run("asnlsr") == kept
     assert space.run("asnlsr", seed=1) != kept
+    assert Workspace("demo", base=tmp_path, retrain=True).run("asnlsr") == own
     assert Workspace("smoke", base=tmp_path).run("asnlsr").parent.name == "runs"
     own.mkdir(parents=True)
     (own / "run.json").touch()

@@ -1,8 +1,8 @@
 """Run a Python program without the eight seconds that its imports take: `warm.py PROGRAM ARG...`.
 
 The Snakefile starts `warm.py serve MODULE...`: a server that imports what chapters and commands
-need, and forks for each of them. Where there is no server (a cluster, a Mac), the
-program, a script or a command of this environment, is started as usual.
+need, and forks for each of them. Where there is no server (a cluster, a Mac), the program, a script
+or a command of this environment, is started as usual.
 """
 
 import contextlib

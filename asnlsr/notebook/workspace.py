@@ -54,6 +54,7 @@ class Workspace:
     preset: str = "demo"
     dataset: str = "simulated"  # else a name for the ENVI scenes of a reader, "real" by default
     base: Path = ROOT / "data"
+    retrain: bool = False  # use no shipped weights
 
     @property
     def root(self) -> Path:
@@ -88,7 +89,7 @@ class Workspace:
         own = self.root / "runs" / Experiment(model, self.preset, "blind", recipe, seed).name
         shipped = self.base / "weights" / (model if recipe == "warm" else f"{model}-{recipe}")
         of_these = (self.preset, self.dataset, seed) == ("demo", "simulated", 0)
-        if not of_these or (own / "run.json").exists():
+        if self.retrain or not of_these or (own / "run.json").exists():
             return own
         return shipped if (shipped / "run.json").exists() else own
 
